@@ -1,0 +1,187 @@
+"""The Python API: the same door as the cells.
+
+Stage: the top. Comes in: prompts, requests, images, keyword arguments by the names of the options. Goes
+out: a `ResultSet`, or a `Job`. Synchronous and awaitable forms are one implementation: a `Job` that is
+waited for or awaited, right in a running loop too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from nbimg import session
+from nbimg.config import SETTINGS
+from nbimg.errors import InputError
+from nbimg.job import Job
+from nbimg.keys import PROVIDER_KEYS
+from nbimg.notebook.live import watch
+from nbimg.options import split_keywords
+from nbimg.results import ResultSet
+from nbimg.session import CallOptions
+from nbimg.types import Request
+
+__all__ = [
+    "about",
+    "abatch",
+    "aedit",
+    "agenerate",
+    "batch",
+    "edit",
+    "generate",
+    "submit",
+]
+
+Prompt = str | Request | Mapping[str, Any]
+Mode = Literal["each", "combine"]
+
+
+def generate(prompt: Prompt | Sequence[Prompt], **options: Any) -> ResultSet:
+    """Make images; blocks until they are on disk.
+
+    Args:
+        prompt: A text, a `Request`, a task's dict, or a list of these. Braces are not expanded here.
+        options: As in the cell: `model`, `n`, `size`, `ar`, `seed`, `output`, `params`, `timeout` …
+
+    Returns:
+        One result a prompt, in order.
+
+    Raises:
+        GenerationError: When a single prompt fails; a list never raises for one of its tasks.
+        InputError: When an option, model or image does not exist.
+        SetupError: When a key or an extra is missing.
+
+    Example:
+        >>> r = nbimg.generate("a red house at night", seed=1)  # doctest: +SKIP
+    """
+    results = watch(submit(prompt, **options))
+    return results if _several(prompt) else session.raised(results)
+
+
+async def agenerate(prompt: Prompt | Sequence[Prompt], **options: Any) -> ResultSet:
+    """`generate`, awaited: the caller's other tasks go on meanwhile."""
+    results = await submit(prompt, **options)
+    return results if _several(prompt) else session.raised(results)
+
+
+def edit(
+    image: Any, prompt: Prompt | Sequence[Prompt], *, mode: Mode = "each", **options: Any
+) -> ResultSet:
+    """Edit images; blocks until the results are on disk.
+
+    Args:
+        image: A path, address, bytes, open file, PIL image, array (height, width, 3 or 4), record or
+            result, or a list of these.
+        prompt: One for all images, or a list with one for each.
+        mode: `each`: every image is edited; `combine`: all are references for one picture.
+        options: As in the cell.
+
+    Returns:
+        One result an image (`each`) or a prompt (`combine`), in order.
+
+    Raises:
+        GenerationError: When a single edit fails.
+        InputError: When prompts and images do not pair, or an image cannot be read.
+    """
+    requests = _edits(image, prompt, mode, options)
+    results = watch(_submitted(requests, "edit", options))
+    return session.raised(results) if len(requests) == 1 else results
+
+
+async def aedit(
+    image: Any, prompt: Prompt | Sequence[Prompt], *, mode: Mode = "each", **options: Any
+) -> ResultSet:
+    """`edit`, awaited."""
+    requests = _edits(image, prompt, mode, options)
+    results = await _submitted(requests, "edit", options)
+    return session.raised(results) if len(requests) == 1 else results
+
+
+def batch(tasks: Sequence[Prompt], **options: Any) -> ResultSet:
+    """Make many; never raises for a single task.
+
+    Args:
+        tasks: Texts, `Request`s or dicts with their fields.
+        options: Defaults for all tasks, and what holds for the call.
+    """
+    return watch(submit(list(tasks), **options))
+
+
+async def abatch(tasks: Sequence[Prompt], **options: Any) -> ResultSet:
+    """`batch`, awaited."""
+    return await submit(list(tasks), **options)
+
+
+def submit(prompt: Prompt | Sequence[Prompt], **options: Any) -> Job:
+    """Start making images and return at once.
+
+    Returns:
+        A job: `job.wait()`, `await job`, `job.cancel()`, `job.results`.
+    """
+    fields, _ = split_keywords(options)
+    prompts = prompt if _several(prompt) else [prompt]
+    return _submitted([_request(item, fields) for item in prompts], "generate", options)
+
+
+def about() -> dict[str, Any]:
+    """Return what a bug report needs: versions, platform, settings, which keys are there; no secret."""
+    own = session.default()
+    packages = ("nbimg", "ipython", "ipykernel", "httpx", "pillow", "torch", "diffusers", "jupyterlab")
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in packages},
+        "settings": {s.name: own.settings.find(s.name) for s in SETTINGS},
+        "keys": {name: own.keys.find(name) is not None for name in PROVIDER_KEYS},
+        "backends": own.registry.names(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _several(value: Any) -> bool:
+    return not isinstance(value, str | Request | Mapping)
+
+
+def _request(item: Any, fields: Mapping[str, Any]) -> Request:
+    """One request; what the item itself says wins over the call's options."""
+    if isinstance(item, Request):
+        stated = set(item.to_dict()) if not item.image else {"image", "mask"}
+        return item.but(**{k: v for k, v in fields.items() if k not in stated})
+    if isinstance(item, Mapping):
+        return Request.from_dict({**fields, **item})
+    return Request(item, **fields)
+
+
+def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> list[Request]:
+    fields, _ = split_keywords(options)
+    several = isinstance(image, Sequence) and not isinstance(image, str | bytes)
+    images = list(image) if several else [image]
+    prompts = list(prompt) if _several(prompt) else [prompt]
+    if mode == "combine":
+        return [_request(item, fields).but(image=tuple(images)) for item in prompts]
+    if len(prompts) == 1:
+        prompts = prompts * len(images)
+    if len(prompts) != len(images):
+        raise InputError(
+            f"{len(prompts)} prompts do not pair with {len(images)} images.",
+            hint="Give one prompt for all, or one for each image.",
+        )
+    return [
+        _request(item, fields).but(image=(picture,))
+        for item, picture in zip(prompts, images, strict=True)
+    ]
+
+
+def _submitted(requests: Sequence[Request], task: str, options: Mapping[str, Any]) -> Job:
+    _, call = split_keywords(options)
+    known = {name: call[name] for name in ("concurrency", "retries", "timeout", "url_only", "columns") if name in call}
+    return session.default().submit(requests, CallOptions(task=task, share_seed=task == "edit", **known))

@@ -1,0 +1,201 @@
+"""The one door to the network: httpx, with its errors translated at the edge.
+
+Stage: below the remote backends. Comes in: a method, an address, headers. Goes out: a `Reply`, or an
+error of `nbimg.errors` that says whether the request may have been accepted. The only user of httpx.
+Must not: retry, know a provider, or send a credential anywhere but where it was told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from nbimg.errors import (
+    BackendError,
+    InputError,
+    OutcomeUnknownError,
+    ReplyError,
+    UnreachableError,
+)
+from nbimg.keys import redact
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Http", "Reply", "origin"]
+
+CONNECT_S = 10.0
+MAX_DOWNLOAD_BYTES = 512 * 1024 * 1024
+
+#: httpx error → whether the request can have reached the server. Most specific first in its own tree;
+#: a test fails when httpx has a transport error that is not here.
+NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
+MAYBE_SENT = (
+    "ReadError",
+    "ReadTimeout",
+    "WriteError",
+    "WriteTimeout",
+    "CloseError",
+    "RemoteProtocolError",
+    "LocalProtocolError",
+    "DecodingError",
+    "TooManyRedirects",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered.
+
+    Attributes:
+        status: HTTP status.
+        headers: Names in lower case.
+        content: The body.
+        url: Where it came from, without its query.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """Return the body as data.
+
+        Raises:
+            ReplyError: When it is not JSON; the message shows how it begins.
+        """
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            raise ReplyError(
+                f"{self.url} answered {self.status} with something that is not JSON: {self.start!r}.",
+                http_status=self.status,
+            ) from None
+
+    @property
+    def start(self) -> str:
+        """The first 80 characters of the body, for a message."""
+        return redact(self.content[:200].decode("utf-8", "replace").strip())[:80]
+
+
+class Http:
+    """A client for one provider; its connections belong to the loop that first uses it.
+
+    Args:
+        name: The backend's, for error messages.
+        limit: How many connections to keep.
+    """
+
+    def __init__(self, name: str, *, limit: int = 100) -> None:
+        self._name = name
+        self._limit = limit
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _open(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            import httpx
+
+            self._client = httpx.AsyncClient(
+                limits=httpx.Limits(
+                    max_connections=self._limit, max_keepalive_connections=self._limit
+                ),
+                headers={"user-agent": "nbimg"},
+            )
+            self._loop = loop
+        return self._client
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float = 60.0,
+        headers: Mapping[str, str] | None = None,
+        follow: bool = False,
+        **body: Any,
+    ) -> Reply:
+        """Send one request and read the whole answer.
+
+        Args:
+            method: `GET`, `POST` …
+            url: Absolute address.
+            timeout_s: Bound on each read and write, in seconds; connecting has its own.
+            headers: Those of this request.
+            follow: Whether to follow redirects.
+            body: `json=`, `content=`, `data=`, `files=`, `params=` as httpx takes them.
+
+        Raises:
+            UnreachableError: When it was provably not sent, or is safe to repeat (GET, HEAD).
+            OutcomeUnknownError: When anything else was lost after sending.
+        """
+        import httpx
+
+        client = self._open()
+        where = bare(url)
+        try:
+            response = await client.request(
+                method,
+                url,
+                headers=dict(headers or {}),
+                timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
+                follow_redirects=follow,
+                **body,
+            )
+        except httpx.InvalidURL as error:
+            raise InputError(f"{where!r} is not an address: {error}.") from None
+        except httpx.RequestError as error:
+            raise self._translated(error, method, where) from None
+        return Reply(response.status_code, dict(response.headers), response.content, where)
+
+    def _translated(self, error: httpx.RequestError, method: str, where: str) -> BackendError:
+        kind = type(error).__name__
+        reason = redact(str(error)) or kind
+        if kind in NEVER_SENT:
+            return UnreachableError(
+                f"{self._name} cannot be reached at {origin(where)}: {reason}.",
+                hint="Check the network, and the base URL if you set one.",
+                backend=self._name,
+            )
+        if method in ("GET", "HEAD"):
+            return UnreachableError(
+                f"{self._name}: the answer of {where} was lost: {reason} ({kind}).",
+                backend=self._name,
+            )
+        return OutcomeUnknownError(
+            f"{self._name}: the connection was lost after sending ({kind}); "
+            "the request may have been accepted and charged.",
+            backend=self._name,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of an address: what a credential is bound to.
+
+    >>> origin("https://api.example/v1/x?token=1")
+    'https://api.example'
+    """
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def bare(url: str) -> str:
+    """Return an address without user, query and fragment: what may stand in a message."""
+    return origin(url) + urlsplit(url).path

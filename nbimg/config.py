@@ -1,0 +1,213 @@
+"""Settings: what they are, where each value comes from, and which source wins.
+
+Stage: below the session. Comes in: `%config`, the environment, `nbimg.toml` or `[tool.nbimg]`, the
+defaults. Goes out: a value, and the name of its source. The only reader of `NBIMG_*`. Must not:
+know a credential (that is `keys`), or cache what a user may still change.
+
+The order, first wins: argument of the call > option of the cell > `%config NbImg.x` > environment
+`NBIMG_X` > `nbimg.toml` beside the notebook > `[tool.nbimg]` of the nearest `pyproject.toml` >
+default. The first two are the caller's business; this module serves the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbimg.errors import SettingError, closest
+
+__all__ = ["SETTINGS", "Rate", "Setting", "Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: As in `%config NbImg.<name>`; `NBIMG_<NAME>` in the environment.
+        type: What its value is.
+        default: None means: nbimg decides.
+        help: One line for `%config NbImg` and the docs.
+        allowed: The only values it takes; empty: any.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    allowed: tuple[str, ...] = ()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("model", str, None, "Model for %%imggen; empty: the best one that can be used now."),
+    Setting("edit_model", str, None, "Model for %%imgedit; empty: the best one that can be used."),
+    Setting("output_dir", str, "nbimg-images", "Folder for images, seen from the notebook's."),
+    Setting("concurrency", int, None, "Tasks at once per provider account."),
+    Setting("retries", int, 3, "At most this many attempts a stage."),
+    Setting("retry_min_s", float, 2.0, "Shortest wait before another attempt, in seconds."),
+    Setting("retry_max_s", float, 10.0, "Longest wait before another attempt, in seconds."),
+    Setting("timeout", float, None, "Bound on a whole task, in seconds."),
+    Setting("columns", int, None, "Columns of the grid; empty: as many as fit."),
+    Setting("display", str, "live", "What a cell shows.", ("grid", "live", "none")),
+    Setting("device", str, None, "Where local models run: cpu, cuda, mps; empty: the best."),
+    Setting("dtype", str, None, "Number format of local models: float32, bfloat16, float16."),
+    Setting("providers", dict, {}, "Per provider: base_url, concurrency, rate."),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_PROVIDER_KEYS = ("base_url", "concurrency", "rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` requests in any `seconds` seconds; written `600/60s`."""
+
+    count: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read `COUNT/SECONDSs`.
+
+        >>> Rate.parse("600/60s")
+        Rate(count=600, seconds=60.0)
+
+        Raises:
+            SettingError: When the text is not of that form.
+        """
+        try:
+            count, per = text.removesuffix("s").split("/")
+            rate = cls(int(count), float(per))
+        except ValueError:
+            rate = cls(0, 0.0)
+        if rate.count < 1 or rate.seconds <= 0:
+            raise SettingError(f"rate {text!r} is not COUNT/SECONDS.", hint="Write it like 600/60s.")
+        return rate
+
+
+class Settings:
+    """The settings of a kernel.
+
+    Args:
+        environ: Read at every look-up, so that `os.environ[...] = ` in a cell takes effect.
+        folder: Where `nbimg.toml` is looked for; None: the current folder.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._folder = folder
+        self._config: dict[str, Any] = {}
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a value as `%config` does; None takes it back.
+
+        Raises:
+            SettingError: When the name is unknown or the value does not fit.
+        """
+        setting = self._known(name, "%config")
+        if value is None:
+            self._config.pop(name, None)
+        else:
+            self._config[name] = _convert(setting, value, "%config")
+
+    def get(self, name: str, override: Any = None) -> Any:
+        """Return the value in force; `override` (an argument or option) wins when it is not None."""
+        return override if override is not None else self.find(name)[0]
+
+    def find(self, name: str) -> tuple[Any, str]:
+        """Return the value in force and the name of its source.
+
+        Raises:
+            SettingError: When the name is unknown, or the value found does not fit.
+        """
+        setting = self._known(name, "code")
+        for source, values in self._sources():
+            if name in values:
+                return _convert(setting, values[name], source), source
+        return setting.default, "default"
+
+    def provider(self, provider: str, key: str) -> Any:
+        """Return what is set for one provider: `base_url`, `concurrency` or `rate`; None: nothing.
+
+        `%config NbImg.providers`, then `NBIMG_<PROVIDER>_<KEY>`, then `[providers.<provider>]` of the files.
+        """
+        assert key in _PROVIDER_KEYS
+        variable = f"NBIMG_{provider}_{key}".upper().replace("-", "_")
+        found = self._config.get("providers", {}).get(provider, {}).get(key)
+        if found is None:
+            found = self._environ.get(variable) or None
+        if found is None:
+            for _, values in self._files():
+                found = values.get("providers", {}).get(provider, {}).get(key)
+                if found is not None:
+                    break
+        return found
+
+    def _sources(self) -> list[tuple[str, Mapping[str, Any]]]:
+        environment = {
+            setting.name: self._environ[f"NBIMG_{setting.name.upper()}"]
+            for setting in SETTINGS
+            if setting.type is not dict and self._environ.get(f"NBIMG_{setting.name.upper()}")
+        }
+        return [("%config", self._config), ("environment", environment), *self._files()]
+
+    def _files(self) -> list[tuple[str, Mapping[str, Any]]]:
+        folder = self._folder or Path.cwd()
+        found: list[tuple[str, Mapping[str, Any]]] = []
+        own = folder / "nbimg.toml"
+        if own.is_file():
+            found.append((str(own), self._checked(_read(own), str(own))))
+        for parent in (folder, *folder.parents):
+            project = parent / "pyproject.toml"
+            if project.is_file():
+                values = _read(project).get("tool", {}).get("nbimg", {})
+                found.append((str(project), self._checked(values, str(project))))
+                break
+        return found
+
+    def _checked(self, values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+        for name in values:
+            self._known(name, source)
+        return values
+
+    @staticmethod
+    def _known(name: str, source: str) -> Setting:
+        if name not in _BY_NAME:
+            near = closest(name, _BY_NAME)
+            hint = f"Did you mean {' or '.join(near)}?" if near else "%config NbImg lists all."
+            raise SettingError(f"no setting {name!r} (in {source}).", hint=hint)
+        return _BY_NAME[name]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"{path} cannot be read: {error}.") from error
+
+
+def _convert(setting: Setting, value: Any, source: str) -> Any:
+    kind = setting.type
+    try:
+        if kind is dict:
+            converted: Any = dict(value)
+        elif kind is bool and isinstance(value, str):
+            converted = {"1": True, "true": True, "0": False, "false": False}[value.lower()]
+        else:
+            converted = kind(value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise SettingError(
+            f"{setting.name} = {value!r} (from {source}) is not a {kind.__name__}."
+        ) from error
+    if setting.allowed and converted not in setting.allowed:
+        raise SettingError(
+            f"{setting.name} = {value!r} (from {source}) is not one of {', '.join(setting.allowed)}."
+        )
+    return converted

@@ -1,0 +1,354 @@
+"""Folds events into counts that add up, and shows them in one or two lines.
+
+Stage: while a cell runs. Comes in: events, in any order, some of them twice. Goes out: numbers,
+HTML, terminal text. Must not: look at the clock; whoever draws says what time it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbimg.display import words
+from nbimg.display.html import Markup, element
+from nbimg.events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Preview,
+    Retrying,
+    Started,
+    Step,
+    Submitted,
+    Waiting,
+)
+from nbimg.types import Result, Status
+
+__all__ = ["Fold", "Hold", "render_html", "render_text"]
+
+RECENT_IMAGES = 20  # the rate is that of the last so many
+KNOWN_FRACTION = 0.1  # of the first picture, before its steps foretell the rest
+_RUNNING = (Started, Submitted, Step, Preview)
+_HELD = (Waiting, Retrying)
+_RANK = {Waiting: 0, Started: 1, Retrying: 2, Submitted: 3, Step: 4, Preview: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why something waits, and until when (Unix time; None: not known)."""
+
+    reason: str
+    until_utc: float | None = None
+
+
+@dataclass
+class Fold:
+    """What is known about a batch so far.
+
+    Any order of the same events gives the same numbers, and at any time
+    `done + running + waiting + queued == total` and `succeeded + failed + cancelled == done`.
+    """
+
+    _planned_tasks: int = 0
+    _planned_images: int = 0
+    _latest: dict[int, Event] = field(default_factory=dict)
+    _steps: dict[int, Step] = field(default_factory=dict)
+    _results: dict[int, Finished] = field(default_factory=dict)
+    _retries: dict[tuple[int | None, str, int], Retrying] = field(default_factory=dict)
+    _notices: dict[str, float] = field(default_factory=dict)
+    _batch_hold: Waiting | None = None
+    _first_utc: float | None = None
+    _started_utc: float | None = None
+    _moved_utc: float = 0.0
+
+    def add(self, event: Event) -> None:
+        """Take in one event."""
+        self._first_utc = min(event.at_utc, self._first_utc or event.at_utc)
+        if isinstance(event, Planned):
+            self._planned_tasks = max(self._planned_tasks, event.tasks)
+            self._planned_images = max(self._planned_images, event.images)
+        elif isinstance(event, Notice):
+            self._notices[event.text] = max(event.at_utc, self._notices.get(event.text, 0.0))
+        elif isinstance(event, Finished):
+            self._finish(event)
+        elif isinstance(event, Waiting) and event.task is None:
+            self._batch_hold = _later(event, self._batch_hold)
+        elif isinstance(event, _RUNNING + _HELD):
+            self._move(event)
+
+    def _finish(self, event: Finished) -> None:
+        task = event.result.index if event.task is None else event.task
+        known = self._results.get(task)
+        if known is None or (known.at_utc, repr(known)) <= (event.at_utc, repr(event)):
+            self._results[task] = event
+        self._moved_utc = max(self._moved_utc, event.at_utc)
+
+    def _move(self, event: Event) -> None:
+        if isinstance(event, Retrying):
+            self._retries[event.task, event.stage, event.attempt] = event
+        if event.task is None:
+            return
+        self._latest[event.task] = _later(event, self._latest.get(event.task))
+        if isinstance(event, Step):
+            self._steps[event.task] = _later(event, self._steps.get(event.task))
+        if isinstance(event, _RUNNING):
+            self._moved_utc = max(self._moved_utc, event.at_utc)
+            self._started_utc = min(event.at_utc, self._started_utc or event.at_utc)
+
+    @property
+    def total(self) -> int:
+        """Tasks: those planned, or those seen where more were seen."""
+        return max(self._planned_tasks, len(self._latest.keys() | self._results.keys()))
+
+    @property
+    def done(self) -> int:
+        """Tasks that have ended, whichever way."""
+        return len(self._results)
+
+    @property
+    def succeeded(self) -> int:
+        """Tasks that gave all their images."""
+        return sum(result.status is Status.OK for result in self.results)
+
+    @property
+    def cancelled(self) -> int:
+        """Tasks that were stopped."""
+        return sum(result.status is Status.CANCELLED for result in self.results)
+
+    @property
+    def failed(self) -> int:
+        """Tasks that ended without all their images: failed, refused, partial or unknown."""
+        return self.done - self.succeeded - self.cancelled
+
+    @property
+    def cached(self) -> int:
+        """Tasks that came from the store."""
+        return sum(result.cached for result in self.results)
+
+    @property
+    def running(self) -> int:
+        """Tasks on their way."""
+        return sum(isinstance(event, _RUNNING) for event in self._open())
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a limit or for their next try."""
+        return sum(isinstance(event, _HELD) for event in self._open())
+
+    @property
+    def queued(self) -> int:
+        """Tasks of which nothing was heard yet."""
+        return self.total - self.done - self.running - self.waiting
+
+    @property
+    def retries(self) -> int:
+        """Tries beyond the first."""
+        return len(self._retries)
+
+    @property
+    def images(self) -> int:
+        """Images that are on disk."""
+        return sum(len(result.images) for result in self.results)
+
+    @property
+    def images_total(self) -> int:
+        """Images that were planned, or made where more were made."""
+        return max(self._planned_images, self.total, self.images)
+
+    @property
+    def cost_usd(self) -> float:
+        """Money so far, as far as prices are known; what was cached cost nothing."""
+        return sum(result.cost_usd or 0.0 for result in self.results if not result.cached)
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What has ended, in task order."""
+        return tuple(self._results[task].result for task in sorted(self._results))
+
+    @property
+    def last_notice(self) -> str | None:
+        """The line that came last."""
+        return max(self._notices, key=lambda text: (self._notices[text], text), default=None)
+
+    def step(self) -> Step | None:
+        """Return the step of the only running task, if it tells steps."""
+        told = [event for event in self._open() if isinstance(event, _RUNNING)]
+        return self._steps.get(told[0].task or 0) if len(told) == 1 else None
+
+    def hold(self, now_utc: float) -> Hold | None:
+        """Return what is waited for now, the longest wait first."""
+        holds = [_hold(event) for event in self._open() if isinstance(event, _HELD)]
+        batch = self._batch_hold
+        if batch and self.done < self.total and _still(batch, self._moved_utc):
+            holds.append(Hold(batch.reason, batch.until_utc))
+        current = [hold for hold in holds if hold.until_utc is None or hold.until_utc > now_utc]
+        return max(current, key=lambda hold: (hold.until_utc or 0.0, hold.reason), default=None)
+
+    def elapsed_s(self, now_utc: float) -> float:
+        """Return the time since the first event; after the last task, how long it all took."""
+        end = self._moved_utc if self.total and self.done >= self.total else now_utc
+        return max(0.0, end - self._first_utc) if self._first_utc is not None else 0.0
+
+    def rate(self, now_utc: float) -> float | None:
+        """Return images per second over the last that were made, not cached; None: unknown."""
+        times = sorted(
+            event.at_utc
+            for event in self._results.values()
+            if not event.result.cached
+            for _ in event.result.images
+        )
+        begin = self._started_utc if self._started_utc is not None else self._first_utc
+        if not times or begin is None:
+            return None
+        recent = (
+            [time for time in times if time > times[-RECENT_IMAGES - 1]]
+            if (len(times) > RECENT_IMAGES)
+            else []
+        )
+        if recent:
+            begin, made = times[-len(recent) - 1], len(recent)
+        else:
+            made = len(times)
+        end = times[-1] if self.done >= self.total else max(now_utc, times[-1])
+        return made / (end - begin) if end - begin > 0.05 else None
+
+    def left_s(self, now_utc: float) -> float | None:
+        """Return the seconds that the rest will take; None while that would be a guess."""
+        if self.total and self.done >= self.total:
+            return 0.0
+        rest = self._images_left()
+        rate = self.rate(now_utc)
+        if rate is not None:
+            left = rest / rate
+        else:
+            fraction = self._fractions()
+            if fraction < KNOWN_FRACTION or self._started_utc is None:
+                return None
+            left = (now_utc - self._started_utc) / fraction * rest
+        hold = self.hold(now_utc)
+        return max(left, (hold.until_utc or 0.0) - now_utc if hold else 0.0, 0.0)
+
+    def share(self) -> float:
+        """Return how much is done, 0 to 1, steps of running tasks included."""
+        return min(1.0, (self.done + self._fractions()) / self.total) if self.total else 0.0
+
+    def _open(self) -> list[Event]:
+        return [event for task, event in self._latest.items() if task not in self._results]
+
+    def _fractions(self) -> float:
+        parts = (step for task, step in self._steps.items() if task not in self._results)
+        return sum(min(1.0, step.done / step.total) for step in parts if step.total > 0)
+
+    def _images_left(self) -> float:
+        asked = sum(result.request.n for result in self.results)
+        return max(self.images_total - asked - self._fractions(), self.total - self.done, 0.1)
+
+
+def render_html(fold: Fold, now_utc: float) -> Markup:
+    """Return one line of numbers with a bar, and one of words where there is something to say."""
+    bar = element(
+        "progress",
+        f"{fold.share():.0%}",
+        value=f"{fold.share():.3f}",
+        max=1,
+        style={"width": "160px", "height": "8px", "vertical-align": "middle"},
+    )
+    numbers = element("span", " " + " · ".join(_numbers(fold, now_utc)))
+    said = _said(fold, now_utc)
+    second = (
+        element("div", " · ".join(said), dir="auto", style={"opacity": "0.75"}) if said else None
+    )
+    style = {"font-size": "13px", "line-height": "1.5", "text-align": "left", "padding": "4px 0"}
+    return element("div", element("div", bar, numbers), second, style=style)
+
+
+def render_text(fold: Fold, now_utc: float, *, width: int = 20) -> str:
+    """Return one line for a terminal, without a line end.
+
+    Args:
+        fold: What is known.
+        now_utc: Unix time in seconds.
+        width: Characters of the bar.
+    """
+    full = round(fold.share() * width)
+    bar = "█" * full + "░" * (width - full)
+    said = [" ".join(part.split()) for part in _said(fold, now_utc)]
+    return " · ".join([f"{bar} {_numbers(fold, now_utc)[0]}", *_numbers(fold, now_utc)[1:], *said])
+
+
+def _numbers(fold: Fold, now_utc: float) -> list[str]:
+    parts = [f"{fold.done:,} / {fold.total:,}"]
+    step, rate, left = fold.step(), fold.rate(now_utc), fold.left_s(now_utc)
+    if step is not None and fold.done < fold.total:
+        parts.append(f"step {step.done} / {step.total}")
+    if rate is not None and fold.total > 1:
+        parts.append(words.rate(rate))
+    if fold.done < fold.total:
+        known = left is not None
+        parts.append(
+            f"{words.duration(_rounded(left or 0.0))} left"
+            if known
+            else f"{words.duration(fold.elapsed_s(now_utc))} so far"
+        )
+    elif fold.total:
+        parts.append(words.duration(fold.elapsed_s(now_utc)))
+    if fold.cost_usd > 0:
+        parts.append(words.money(fold.cost_usd))
+    if fold.cached:
+        parts.append(f"↺ {fold.cached} cached")
+    endings = Counter(result.status for result in fold.results)
+    for status, sign in ((Status.PARTIAL, "◐"), (Status.FAILED, "✕"), (Status.REFUSED, "⊘")):
+        if endings[status]:
+            parts.append(f"{sign} {endings[status]} {status.value}")
+    if endings[Status.UNKNOWN]:
+        parts.append(f"? {endings[Status.UNKNOWN]} unknown")
+    if fold.cancelled:
+        parts.append(f"■ {fold.cancelled} cancelled")
+    return parts
+
+
+def _said(fold: Fold, now_utc: float) -> list[str]:
+    """What a person should know beyond numbers: waits, retries, the last notice."""
+    parts = []
+    if fold.done < fold.total:
+        hold = fold.hold(now_utc)
+        if hold is not None:
+            until = (
+                f", {words.duration(_rounded(hold.until_utc - now_utc))}" if hold.until_utc else ""
+            )
+            parts.append(f"waiting: {words.shorten(hold.reason, 100)}{until}")
+    if fold.retries:
+        parts.append(words.count(fold.retries, "retry", "retries"))
+    if fold.last_notice:
+        parts.append(words.shorten(fold.last_notice, 160))
+    return parts
+
+
+def _rounded(seconds: float) -> float:
+    """Return whole seconds, at least 1: a foretold tenth would be a lie."""
+    return float(max(1, round(seconds)))
+
+
+def _later(event: Any, known: Any) -> Any:
+    """Return the event that happened later; at the same time, the one that is further on."""
+    if known is None:
+        return event
+    first, second = ((one.at_utc, _RANK.get(type(one), 0), repr(one)) for one in (known, event))
+    return event if second >= first else known
+
+
+def _hold(event: Event) -> Hold:
+    if isinstance(event, Retrying):
+        task = "" if event.task is None else f"task {event.task + 1}, "
+        reason = f"{task}try {event.attempt} of {event.stage} ({event.reason})"
+        return Hold(reason, event.at_utc + event.in_s)
+    if isinstance(event, Waiting):
+        return Hold(event.reason, event.until_utc)
+    return Hold("")
+
+
+def _still(batch: Waiting, moved_utc: float) -> bool:
+    """Whether a wait of the whole batch may go on: one without an end ends when something moves."""
+    return batch.until_utc is not None or batch.at_utc >= moved_utc

@@ -1,0 +1,264 @@
+"""One tile of the grid: a picture or the reason why there is none, its caption, its details.
+
+Stage: between a result and the grid. Comes in: one image of one result, with the bytes of its
+thumbnail. Goes out: HTML. Must not: read a file, or decide where the tile stands.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nbimg import pixels
+from nbimg.display import words
+from nbimg.display.html import Markup, element, join
+from nbimg.types import ImageRecord, Result, Status
+
+__all__ = ["STATUS", "Tile", "model_name", "place_of", "render", "seed_of"]
+
+ALT_CHARACTERS = 400
+CAPTION_CHARACTERS = 110
+TITLE_CHARACTERS = 600
+ATTEMPTS_SHOWN = 8
+
+STATUS = {
+    Status.OK: ("✓", "Done"),
+    Status.PARTIAL: ("◐", "Partial"),
+    Status.FAILED: ("✕", "Failed"),
+    Status.REFUSED: ("⊘", "Refused"),
+    Status.CANCELLED: ("■", "Cancelled"),
+    Status.UNKNOWN: ("?", "Outcome unknown"),
+}
+"""A sign and a word for each status: none is told by colour alone."""
+
+_QUIET = {"opacity": "0.66"}
+_LINE = {"overflow": "hidden", "text-overflow": "ellipsis", "white-space": "nowrap"}
+_TWO_LINES = {"overflow": "hidden", "max-height": "2.8em"}
+_BREAK = {"overflow-wrap": "break-word", "word-wrap": "break-word"}
+_BOX = {
+    "border": "1px dashed rgba(127,127,127,0.6)",
+    "border-radius": "8px",
+    "padding": "12px",
+    "background": "rgba(127,127,127,0.08)",
+    "overflow": "auto",
+    "box-sizing": "border-box",
+    "max-height": "300px",
+    **_BREAK,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What one tile shows.
+
+    Attributes:
+        result: The task it belongs to.
+        variant: Index into `result.images`; None: there is no image, and the tile says why.
+        thumb: Encoded thumbnail, where there is one.
+        width_px: CSS width of the picture.
+        height_px: CSS height that a tile without a picture takes, to stay in line with the others.
+        place: The file as text, relative to the notebook where that is possible.
+        href: The same as an address; None where there is nothing to link to.
+        lines: How many lines of the prompt are seen, 1 or 2.
+        first: Whether the details of the whole task are told here.
+    """
+
+    result: Result
+    variant: int | None = None
+    thumb: bytes | None = None
+    width_px: int = 256
+    height_px: int = 0
+    place: str = ""
+    href: str | None = None
+    lines: int = 2
+    first: bool = True
+
+    @property
+    def image(self) -> ImageRecord | None:
+        """The image of the tile, if it has one."""
+        return None if self.variant is None else self.result.images[self.variant]
+
+
+def render(tile: Tile) -> Markup:
+    """Return the tile: picture, prompt, and one quiet line that unfolds to everything else."""
+    prompt = tile.result.request.prompt
+    short = words.shorten(prompt, CAPTION_CHARACTERS)
+    title = words.shorten(prompt, TITLE_CHARACTERS) if short != prompt or tile.lines == 1 else None
+    caption = element(
+        "div",
+        short or "(no prompt)",
+        dir="auto",
+        title=title,
+        style={"margin": "6px 0 1px", **(_LINE if tile.lines == 1 else _TWO_LINES | _BREAK)},
+    )
+    more = element(
+        "details",
+        element("summary", _meta(tile), style={"cursor": "pointer", **_QUIET}),
+        element("div", *_details(tile), style={"padding": "4px 0 0", **_BREAK}),
+        style={"font-size": "11.5px"},
+    )
+    return join((_picture(tile), caption, more))
+
+
+def model_name(model: str) -> str:
+    """Return the short name of a model.
+
+    >>> model_name("replicate:black-forest-labs/flux-dev")
+    'flux-dev'
+    """
+    return model.rsplit("/", 1)[-1].rsplit(":", 1)[-1] or model
+
+
+def seed_of(result: Result, variant: int | None) -> int | None:
+    """Return the seed that made the image, where it is known."""
+    recorded = result.images[variant].seed if variant is not None else None
+    if recorded is None and result.request.seed is not None:
+        return result.request.seed + (variant or 0)
+    return recorded
+
+
+def place_of(image: ImageRecord, base: Path) -> tuple[str, str | None]:
+    """Return where an image is: as text, and as an address relative to the folder `base`."""
+    if image.path is None:
+        return (image.url or "", image.url)
+    path = image.path if image.path.is_absolute() else base / image.path
+    try:
+        text = path.relative_to(base).as_posix()
+    except ValueError:  # outside the notebook's folder, where a front end serves nothing
+        return (str(image.path), None)
+    return (text, quote(text.encode("utf-8", "replace")))
+
+
+def _picture(tile: Tile) -> Markup:
+    image = tile.image
+    mime = pixels.sniff(tile.thumb) if tile.thumb else None
+    if tile.thumb is None or mime is None or not mime.startswith("image/"):
+        height = {"min-height": f"{tile.height_px}px"} if tile.height_px else {}
+        return element("div", *_reason(tile), style=_BOX | height)
+    data = base64.b64encode(tile.thumb).decode("ascii")
+    # A width alone: with a height, a page that takes the style away would distort what it shrinks.
+    shown = element(
+        "img",
+        src=f"data:{mime};base64,{data}",
+        alt=words.shorten(tile.result.request.prompt, ALT_CHARACTERS) or "image",
+        width=tile.width_px,
+        style={"display": "block", "max-width": "100%", "height": "auto", "border-radius": "8px"},
+    )
+    if tile.href:
+        shown = element("a", shown, href=tile.href, target="_blank")
+    if image is not None and image.kind == "video":
+        return join((shown, element("div", "▶ video", style={"margin": "4px 0 0", **_QUIET})))
+    return shown
+
+
+def _reason(tile: Tile) -> Iterator[Markup]:
+    """Say why there is no picture."""
+    image, result = tile.image, tile.result
+    if image is not None:
+        kind = "▶ video" if image.kind == "video" else "No preview"
+        yield element("div", element("b", kind))
+        words_ = "The file is not there." if image.path else "It was not downloaded."
+        link = element("a", "Open it", href=tile.href, target="_blank") if tile.href else None
+        yield element("div", link if image.kind == "video" or not image.path else words_)
+        if not image.path:
+            yield element("div", words_, style=_QUIET)
+        return
+    sign, word = STATUS[result.status]
+    if result.status in (Status.OK, Status.PARTIAL):
+        word = f"{word}: {len(result.images)} of {result.request.n} made"
+    yield element("div", element("b", f"{sign} {word}"), style={"margin": "0 0 4px"})
+    if result.error:
+        yield element("div", words.shorten(result.error.message, 400), dir="auto")
+        if result.error.hint:
+            hint = words.shorten(result.error.hint, 300)
+            yield element("div", hint, dir="auto", style={"margin": "4px 0 0", **_QUIET})
+
+
+def _meta(tile: Tile) -> str:
+    """The quiet line: status where it is not plain, seed, model, size."""
+    image, result = tile.image, tile.result
+    parts = ["↺ cached"] if result.cached else []
+    seed = seed_of(result, tile.variant)
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    parts.append(model_name(result.model))
+    if image is not None and image.width:
+        parts.append(f"{image.width}×{image.height}")
+    return " · ".join(parts)
+
+
+def _details(tile: Tile) -> Iterator[Markup]:
+    for name, value in _facts(tile):
+        yield _fact(name, value)
+    if tile.place:
+        link = (
+            element("a", tile.place, href=tile.href, target="_blank") if tile.href else tile.place
+        )
+        yield _fact("file" if tile.image and tile.image.path else "url", link)
+
+
+def _fact(name: str, value: Markup | str) -> Markup:
+    label = element("span", f"{name}: ", style=_QUIET)
+    return element("div", label, value if isinstance(value, Markup) else element("bdi", value))
+
+
+def _facts(tile: Tile) -> Iterator[tuple[str, str]]:
+    result, request = tile.result, tile.result.request
+    if tile.first and words.shorten(request.prompt, CAPTION_CHARACTERS) != request.prompt:
+        yield "prompt", request.prompt
+    asked = result.model_asked
+    other = asked is not None and model_name(asked) != model_name(result.model)
+    yield "model", f"{result.model} (asked for {asked})" if other else result.model
+    if not tile.first:
+        return
+    for name in ("negative", "ar", "steps", "guidance", "strength", "scheduler", "output"):
+        value = getattr(request, name)
+        if value is not None:
+            yield name, str(value)
+    for adapter in request.lora:
+        yield "lora", adapter
+    for name, value in request.params.items():
+        yield str(name), words.shorten(str(value), 300)
+    for given in (*request.image, request.mask):
+        if given is not None:
+            yield ("mask" if given is request.mask else "image"), _source(given)
+    yield from _history(result)
+
+
+def _source(given: Any) -> str:
+    """Return what the user gave as an input image, in words."""
+    source = getattr(given, "source", None) or getattr(given, "path", None) or given
+    known = isinstance(source, str | Path)
+    return words.shorten(str(source), 200) if known else type(source).__name__
+
+
+def _history(result: Result) -> Iterator[tuple[str, str]]:
+    spent = result.seconds
+    stages = (("queued", spent.queued), ("making", spent.running), ("download", spent.download))
+    told = ", ".join(f"{name} {words.duration(value)}" for name, value in stages if value > 0)
+    if told and not result.cached:
+        yield "time", told
+    if result.cached:
+        yield "cost", "$0 (from the store)"
+    else:
+        yield "cost", "unknown" if result.cost_usd is None else words.money(result.cost_usd)
+    tried = result.attempts
+    if len(tried) > 1 or any(attempt.outcome != "ok" for attempt in tried):
+        for attempt in tried[:ATTEMPTS_SHOWN]:
+            status = f" {attempt.http_status}" if attempt.http_status else ""
+            took = words.duration(attempt.seconds)
+            yield (
+                "attempt",
+                f"{model_name(attempt.model)} {attempt.stage}, {took}: {attempt.outcome}{status}",
+            )
+        if len(tried) > ATTEMPTS_SHOWN:
+            yield "attempts", f"{len(tried) - ATTEMPTS_SHOWN} more"
+    for notice in result.notices:
+        yield "notice", notice
+    job = next((attempt.job_id for attempt in reversed(tried) if attempt.job_id), None)
+    if job or (result.error and result.error.job_id):
+        yield "job", job or (result.error.job_id if result.error else None) or ""

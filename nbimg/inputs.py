@@ -1,0 +1,160 @@
+"""Anything that a person calls an image → its bytes, upright and without location data.
+
+Stage: between the call and planning. Comes in: a path, address, bytes, open file, PIL image, array,
+`replicate` output, record or result. Goes out: bytes and a name for captions. Must not: change pixels
+that need no change: a file without EXIF data is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbimg import pixels
+from nbimg.errors import ImageInputError, UnknownNameError
+from nbimg.types import ImageRecord, InputImage, Result
+
+__all__ = ["clean", "expand_paths", "is_url", "read"]
+
+_IMAGE_SUFFIXES = tuple(pixels.MIMES)
+
+
+def is_url(value: object) -> bool:
+    """Whether a value is an address that must be fetched."""
+    return isinstance(value, str) and value.startswith(("http://", "https://"))
+
+
+def expand_paths(words: Iterable[str], names: Mapping[str, Any]) -> list[Any]:
+    """Turn what was typed after `%%imgedit` into images, in order.
+
+    Args:
+        words: Paths, globs, folders, addresses or names of variables; `{name}` is always a variable.
+        names: The notebook's variables.
+
+    Raises:
+        UnknownNameError: When a word is none of these.
+    """
+    found: list[Any] = []
+    for word in words:
+        variable = word[1:-1] if word.startswith("{") and word.endswith("}") else word
+        path = Path(word).expanduser()
+        if is_url(word) or path.is_file():
+            found.append(word)
+        elif path.is_dir():
+            found += sorted(
+                str(item) for item in path.iterdir() if item.suffix.lower() in _IMAGE_SUFFIXES
+            )
+        elif matches := sorted(glob.glob(str(path), recursive=True)):
+            found += matches
+        elif variable in names:
+            found += _several(names[variable])
+        else:
+            near = [item.name for item in _siblings(path)]
+            raise UnknownNameError("image file or variable", word, known=[*near, *names])
+    return found
+
+
+def _several(value: Any) -> list[Any]:
+    """The images in a value: a list or a result set holds many, anything else is one."""
+    if isinstance(value, Result):
+        return list(value.images)
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return [value]
+    return [image for item in value for image in _several(item)]
+
+
+def _siblings(path: Path) -> list[Path]:
+    try:
+        return list(path.parent.iterdir())
+    except OSError:
+        return []
+
+
+def read(value: Any) -> tuple[bytes, str]:
+    """Return the bytes of an image and a name for it.
+
+    Raises:
+        UnknownNameError: When a path does not exist; it names the nearest file.
+        ImageInputError: When the value is no image.
+    """
+    for matches, reader in _READERS:
+        if matches(value):
+            data, name = reader(value)
+            return clean(data, name), name
+    raise ImageInputError(
+        f"a {type(value).__name__} is not an image.",
+        hint="Give a path, an address, bytes, an open file, a PIL image, an array or a result.",
+    )
+
+
+def clean(data: bytes, name: str) -> bytes:
+    """Return the image upright and without EXIF; the same bytes when there is nothing to do."""
+    probe = pixels.probe(data, name=name)
+    image = pixels.decode(data, name=name)
+    if not image.getexif():
+        return data
+    mime = probe.mime if probe.mime in ("image/jpeg", "image/webp") else "image/png"
+    return pixels.encode(pixels.upright(image), mime)
+
+
+def _from_path(value: str | Path) -> tuple[bytes, str]:
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UnknownNameError("file", str(value), known=[item.name for item in _siblings(path)])
+    try:
+        return path.read_bytes(), path.name
+    except OSError as error:
+        raise ImageInputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _from_data_url(value: str) -> tuple[bytes, str]:
+    head, _, payload = value.partition(",")
+    try:
+        return base64.b64decode(payload, validate=True), head[5:].split(";")[0] or "image"
+    except ValueError:
+        raise ImageInputError("a data: address that is not base64 is not an image.") from None
+
+
+def _from_result(value: Result) -> tuple[bytes, str]:
+    if len(value.images) != 1:
+        raise ImageInputError(
+            f"the result holds {len(value.images)} images.", hint="Pick one: result.images[0]."
+        )
+    return _from_record(value.images[0])
+
+
+def _from_record(value: ImageRecord) -> tuple[bytes, str]:
+    return value.read(), value.path.name if value.path else "image"
+
+
+def _from_stream(value: Any) -> tuple[bytes, str]:
+    data = value.read()
+    if not isinstance(data, bytes):
+        raise ImageInputError("the file is open as text.", hint="Open it with mode 'rb'.")
+    return data, Path(str(getattr(value, "name", "") or "image")).name
+
+
+def _from_picture(value: Any) -> tuple[bytes, str]:
+    picture = pixels.to_pil(value)
+    return pixels.encode(pixels.upright(picture), "image/png"), "image"
+
+
+def _is_picture(value: Any) -> bool:
+    return hasattr(value, "__array__") or hasattr(value, "__array_interface__")
+
+
+#: What a value looks like → how it is read; the first that matches. A `FileOutput` of the `replicate`
+#: client has `read()`, as open files have.
+_READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], tuple[bytes, str]]], ...] = (
+    (lambda value: isinstance(value, InputImage), lambda value: _from_path(value.path)),
+    (lambda value: isinstance(value, ImageRecord), _from_record),
+    (lambda value: isinstance(value, Result), _from_result),
+    (lambda value: isinstance(value, str) and value.startswith("data:"), _from_data_url),
+    (lambda value: isinstance(value, str | Path), _from_path),
+    (lambda value: isinstance(value, bytes | bytearray), lambda value: (bytes(value), "image")),
+    (_is_picture, _from_picture),
+    (lambda value: hasattr(value, "read"), _from_stream),
+)

@@ -1,0 +1,126 @@
+"""Credentials: where they come from, and that they go nowhere else.
+
+Stage: below the backends. Comes in: what the call gave, what the session was told, the environment,
+`.env`. Goes out: a `Secret`, opened only where a request is signed. The only place where a credential
+is a string. Must not: print, log or store one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from nbimg.errors import KeyMissingError, UnknownNameError
+
+__all__ = ["PROVIDER_KEYS", "Keys", "Secret", "redact"]
+
+PROVIDER_KEYS: Mapping[str, tuple[str, ...]] = {
+    "replicate": ("REPLICATE_API_TOKEN",),
+}
+"""Provider → the environment variables that hold its credential."""
+
+_MASK = "•••"
+_seen: set[str] = set()
+
+
+class Secret:
+    """A credential that shows itself as dots everywhere but in `reveal()`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        if len(value) >= 4:
+            _seen.add(value)
+
+    def reveal(self) -> str:
+        """Return the credential; only for the header of a request to its own provider."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({_MASK})"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        raise TypeError("a Secret is not written to disk")
+
+
+def redact(text: str) -> str:
+    """Replace every credential that this process has seen by dots."""
+    for value in sorted(_seen, key=len, reverse=True):
+        text = text.replace(value, _MASK)
+    return text
+
+
+class Keys:
+    """The credentials of a kernel, in three tiers: given with the call, the session's, the environment.
+
+    Args:
+        environ: Read at every look-up.
+        folder: Where `.env` is looked for; None: the current folder.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._folder = folder
+        self._session: dict[str, Secret] = {}
+
+    def remember(self, variable: str, value: str | Secret) -> None:
+        """Keep a credential for this session."""
+        self._session[variable] = value if isinstance(value, Secret) else Secret(value)
+
+    def find(self, provider: str, given: Mapping[str, str | Secret] | None = None) -> Secret | None:
+        """Return the credential of `provider`, or None.
+
+        Args:
+            provider: Name of the backend.
+            given: The call's `credentials=`: provider → credential.
+        """
+        for name, value in (given or {}).items():
+            if name not in PROVIDER_KEYS:
+                raise UnknownNameError("provider", name, known=PROVIDER_KEYS)
+            if name == provider and value:
+                return value if isinstance(value, Secret) else Secret(value)
+        for variable in PROVIDER_KEYS.get(provider, ()):
+            if variable in self._session:
+                return self._session[variable]
+            value_ = self._environ.get(variable, "").strip() or self._dotenv().get(variable)
+            if value_:
+                return Secret(value_)
+        return None
+
+    def need(self, provider: str, given: Mapping[str, str | Secret] | None = None) -> Secret:
+        """Return the credential of `provider`.
+
+        Raises:
+            KeyMissingError: When there is none in any tier.
+        """
+        found = self.find(provider, given)
+        if found is None:
+            raise KeyMissingError(
+                f"no key for {provider}.",
+                hint=f"Set {' or '.join(PROVIDER_KEYS.get(provider, ('its key',)))} in the environment "
+                "or in a .env file beside the notebook.",
+            )
+        return found
+
+    def _dotenv(self) -> Mapping[str, str]:
+        path = (self._folder or Path.cwd()) / ".env"
+        if not path.is_file():
+            return {}
+        from dotenv import dotenv_values
+
+        return {name: value for name, value in dotenv_values(path).items() if value}

@@ -1,0 +1,1 @@
+"""Models on this machine: the pipeline cache, memory, and what may share a call."""

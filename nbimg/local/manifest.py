@@ -1,0 +1,91 @@
+"""What a model's folder says about itself beyond diffusers' own files: `nbimg.json`, when there is one.
+
+Stage: below the pipelines. Comes in: a folder. Goes out: the tasks a model does with their good
+defaults, and its vocabulary if it is a closed one. Reads JSON only; runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbimg.errors import SetupError, UnknownNameError
+
+__all__ = ["Manifest", "find_folder", "read"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A model on this machine.
+
+    Attributes:
+        folder: Where it is.
+        pipeline: Name of its diffusers class.
+        tasks: Task (`generate`, `edit`) → default arguments of its call; empty: nothing is known.
+        size_px: Width and height it was trained for; None: any.
+        slice_conv_in: Whether one network edits and makes: making uses the first half of the
+            channels that go in (see `pipelines`).
+        vocabulary: The words it knows, in lower case; empty: any.
+        about_vocabulary: What it can draw, in one line.
+    """
+
+    folder: Path
+    pipeline: str
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    size_px: tuple[int, int] | None = None
+    slice_conv_in: bool = False
+    vocabulary: frozenset[str] = frozenset()
+    about_vocabulary: str = ""
+
+
+def find_folder(model: str) -> Path:
+    """Return the folder of a model that is on this machine already.
+
+    Args:
+        model: A folder.
+
+    Raises:
+        UnknownNameError: When there is no such folder.
+        SetupError: When it holds no diffusers pipeline.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise UnknownNameError(
+            "local model", model, hint="Give a folder with a model_index.json, local:FOLDER."
+        )
+    if not (folder / "model_index.json").is_file():
+        raise SetupError(
+            f"{folder} holds no diffusers pipeline.", hint="It needs a model_index.json."
+        )
+    return folder
+
+
+def read(folder: Path) -> Manifest:
+    """Read `model_index.json` and, when it is there, `nbimg.json`.
+
+    Raises:
+        SetupError: When a file is not JSON.
+    """
+    index = _json(folder / "model_index.json")
+    own = _json(folder / "nbimg.json") if (folder / "nbimg.json").is_file() else {}
+    size = own.get("size_px")
+    return Manifest(
+        folder=folder,
+        pipeline=str(index.get("_class_name", "")),
+        tasks=own.get("tasks", {}),
+        size_px=(size[0], size[1]) if size else None,
+        slice_conv_in=bool(own.get("slice_conv_in")),
+        vocabulary=frozenset(own.get("vocabulary", ())),
+        about_vocabulary=str(own.get("about_vocabulary", "")),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} cannot be read: {error}.") from error
+    return data if isinstance(data, dict) else {}

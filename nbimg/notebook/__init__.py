@@ -1,0 +1,1 @@
+"""The front end in IPython: magics, completion, live output. The only place that shows anything."""

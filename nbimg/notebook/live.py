@@ -1,0 +1,107 @@
+"""Draw what a job does while it runs, from the thread that waits for it.
+
+Stage: the only drawer. Comes in: a `Job`. Goes out: progress while it runs, and in its place whatever
+stands there at the end. What another thread shows after its cell has ended is lost from the saved
+notebook, so events are folded and drawn here, in the waiting thread. Must not: know an engine.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from nbimg.display.progress import Fold, render_html, render_text
+from nbimg.job import Job
+from nbimg.results import ResultSet
+
+__all__ = ["Live", "in_kernel", "watch"]
+
+#: Shortest time between two drawings, in seconds: more is not seen and fills the wire.
+DRAW_S = 0.2
+
+
+def in_kernel() -> bool:
+    """Whether a notebook's front end is there to show HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class Live:
+    """The place on the screen that belongs to one job.
+
+    Args:
+        quiet: Show nothing at all.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._fold = Fold()
+        self._drawn_at = 0.0
+        self._quiet = quiet
+        self._handle: Any = None
+        self._line = ""
+
+    def watch(self, job: Job) -> ResultSet:
+        """Wait for a job, drawing its progress.
+
+        Raises:
+            KeyboardInterrupt: After Stop; `job.results` holds what has finished.
+        """
+        try:
+            return job.wait(lambda: self._tick(job))
+        finally:
+            self._tick(job)
+
+    def finish(self, shown: Any) -> None:
+        """Put the final output in the place of the progress; None leaves nothing."""
+        if self._line:
+            sys.stderr.write("\r" + " " * len(self._line) + "\r")
+            self._line = ""
+        if in_kernel():
+            from IPython.display import HTML, display
+
+            if self._handle is not None:
+                self._handle.update(shown if shown is not None else HTML(""))
+            elif shown is not None:
+                display(shown)
+        elif shown is not None:
+            print(shown)
+
+    def _tick(self, job: Job) -> None:
+        fresh = False
+        while not job.events.empty():
+            self._fold.add(job.events.get())
+            fresh = True
+        now = time.time()
+        if self._quiet or now - self._drawn_at < DRAW_S or not (fresh or self._fold.total):
+            return
+        self._drawn_at = now
+        if in_kernel():
+            self._draw_html(now)
+        elif sys.stderr.isatty():
+            self._draw_text(now)
+
+    def _draw_html(self, now: float) -> None:
+        from IPython.display import HTML, display
+
+        html = HTML(render_html(self._fold, now))
+        if self._handle is None:
+            self._handle = display(html, display_id=True)
+        else:
+            self._handle.update(html)
+
+    def _draw_text(self, now: float) -> None:
+        line = render_text(self._fold, now).splitlines()[0]
+        sys.stderr.write("\r" + line.ljust(len(self._line)))
+        sys.stderr.flush()
+        self._line = line
+
+
+def watch(job: Job) -> ResultSet:
+    """Wait for a job with its progress on the screen, and leave nothing behind."""
+    live = Live()
+    try:
+        return live.watch(job)
+    finally:
+        live.finish(None)

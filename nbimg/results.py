@@ -1,0 +1,262 @@
+"""A set of results: what every call returns, and how it shows itself.
+
+Stage: above display, below the session. Comes in: results in task order. Goes out: images, paths,
+tables, a grid. Must not: make images; what it needs from a session is handed in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from nbimg.display.bundle import bundle, render_text
+from nbimg.types import ImageRecord, Request, Result, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import PIL.Image
+
+__all__ = ["ResultSet", "Usage"]
+
+Thumb = Callable[[ImageRecord], bytes | None]
+Rerun = Callable[[Sequence[Request]], "ResultSet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call took.
+
+    Attributes:
+        processing_time_seconds: Of all tasks added up, in seconds.
+        input_images: Images that were given.
+        generated_images: Images that came back.
+        succeeded: Tasks that are whole.
+        failed: Tasks that are not.
+        retries: Attempts beyond the first of their stage.
+        rate_limited: Attempts that were told to slow down.
+        cost_usd: In US dollars; None when any price is unknown.
+    """
+
+    processing_time_seconds: float
+    input_images: int
+    generated_images: int
+    succeeded: int
+    failed: int
+    retries: int
+    rate_limited: int
+    cost_usd: float | None
+
+
+class ResultSet(Sequence[Result]):
+    """The results of a call, one a task, in the order of the tasks.
+
+    Args:
+        results: In order.
+        thumb: Gives the small WebP of an image.
+        rows: Labels of the grid's rows, for a fan-out.
+        columns_labels: Labels of its columns.
+        columns: How many columns, when there are no labels.
+        note: A line under the grid.
+        rerun: Makes requests again, for `retry_failed`.
+    """
+
+    def __init__(
+        self,
+        results: Sequence[Result],
+        *,
+        thumb: Thumb = lambda record: None,
+        rows: Sequence[str] = (),
+        columns_labels: Sequence[str] = (),
+        columns: int | None = None,
+        note: str | None = None,
+        rerun: Rerun | None = None,
+    ) -> None:
+        self._results = tuple(results)
+        self._thumb = thumb
+        self._rows, self._columns_labels = tuple(rows), tuple(columns_labels)
+        self._columns, self._note, self._rerun = columns, note, rerun
+
+    def _subset(self, results: Sequence[Result]) -> ResultSet:
+        return ResultSet(results, thumb=self._thumb, columns=self._columns, rerun=self._rerun)
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> ResultSet: ...
+    def __getitem__(self, index: int | slice) -> Result | ResultSet:
+        if isinstance(index, slice):
+            return self._subset(self._results[index])
+        return self._results[index]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self._results)
+
+    @property
+    def ok(self) -> ResultSet:
+        """The results that are whole."""
+        return self._subset([result for result in self if result.status is Status.OK])
+
+    @property
+    def failed(self) -> ResultSet:
+        """The results that are not; a partial one is here and keeps its images."""
+        return self._subset([result for result in self if result.status is not Status.OK])
+
+    @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """Every image record, flat and in order."""
+        return tuple(image for result in self for image in result.images)
+
+    @property
+    def images(self) -> Sequence[PIL.Image.Image]:
+        """Every image decoded, flat and in order; each is read when it is asked for."""
+        return _Pictures([record for record in self.records if record.kind == "image"])
+
+    @property
+    def videos(self) -> tuple[ImageRecord, ...]:
+        """The records of every video."""
+        return tuple(record for record in self.records if record.kind == "video")
+
+    @property
+    def paths(self) -> list[Path]:
+        """The path of every file, flat and in order."""
+        return [record.path for record in self.records if record.path is not None]
+
+    @property
+    def urls(self) -> list[str]:
+        """The provider's address of every image, flat and in order."""
+        return [record.url for record in self.records if record.url is not None]
+
+    def pick(self, *numbers: int) -> list[ImageRecord]:
+        """Return images by their number, 0 for the first, as references for the next call."""
+        return [self.records[number] for number in numbers]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Copy every file into a folder, under its own name; return where they are."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        return [r.save(target / r.path.name) for r in self.records if r.path is not None]
+
+    def retry_failed(self) -> ResultSet:
+        """Make what is missing, and return the whole set in the same order."""
+        missing = [result for result in self if result.status is not Status.OK]
+        if not missing or self._rerun is None:
+            return self
+        requests = [
+            result.request.but(n=result.request.n - len(result.images)) for result in missing
+        ]
+        made = {
+            old.index: replace(new, index=old.index, request=old.request, images=old.images + new.images)
+            for old, new in zip(missing, self._rerun(requests), strict=True)
+        }
+        return ResultSet(
+            [made.get(result.index, result) for result in self],
+            thumb=self._thumb,
+            rows=self._rows,
+            columns_labels=self._columns_labels,
+            columns=self._columns,
+            rerun=self._rerun,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """What the call took, added up over its tasks."""
+        attempts = [attempt for result in self for attempt in result.attempts]
+        costs = [result.cost_usd for result in self if result.images]
+        firsts = {(id(result), attempt.stage) for result in self for attempt in result.attempts}
+        known = [cost for cost in costs if cost is not None]
+        return Usage(
+            round(sum(r.seconds.running + r.seconds.download for r in self), 3),
+            sum(len(result.request.image) for result in self),
+            len(self.records),
+            len(self.ok),
+            len(self.failed),
+            sum(attempt.outcome != "ok" for attempt in attempts) if firsts else 0,
+            sum(attempt.outcome == "BusyError" for attempt in attempts),
+            sum(known) if len(known) == len(costs) else None,
+        )
+
+    def to_dicts(self) -> dict[str, Any]:
+        """Return JSON data: what was made and what failed, a row a task."""
+        return {
+            "total_tasks": len(self),
+            "successful_results": [_row(result) for result in self if not result.error],
+            "failed_results": [_row(result) for result in self if result.error],
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a table, a row an image (or a failed task)."""
+        import pandas as pd
+
+        rows = [
+            {
+                "task": result.index,
+                "prompt": result.request.prompt,
+                "model": result.model,
+                "status": result.status.value,
+                "seed": record.seed if record else None,
+                "path": str(record.path) if record and record.path else None,
+                "width": record.width if record else None,
+                "height": record.height if record else None,
+                "cost_usd": result.cost_usd,
+                "error": str(result.error) if result.error else None,
+            }
+            for result in self
+            for record in (result.images or (None,))
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return render_text(self._results)
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        return bundle(
+            self._results,
+            thumb=self._thumb,
+            rows=self._rows,
+            columns_labels=self._columns_labels,
+            columns=self._columns,
+            note=self._note,
+        )
+
+
+class _Pictures(Sequence["PIL.Image.Image"]):
+    """Decoded images, each read from its file when it is asked for."""
+
+    def __init__(self, records: Sequence[ImageRecord]) -> None:
+        self._records = records
+
+    @overload
+    def __getitem__(self, index: int) -> PIL.Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Pictures: ...
+    def __getitem__(self, index: int | slice) -> PIL.Image.Image | _Pictures:
+        if isinstance(index, slice):
+            return _Pictures(self._records[index])
+        return self._records[index].pil()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "task_index": result.index,
+        "prompt": result.request.prompt,
+        "output_filename": result.request.output,
+    }
+    if result.images:
+        row["generated_files"] = [
+            {"url": image.url, "filename": os.fspath(image.path) if image.path else None}
+            for image in result.images
+        ]
+    if result.error:
+        row["error"] = str(result.error)
+    return row

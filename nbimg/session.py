@@ -1,0 +1,290 @@
+"""The session: settings, keys, backends, store, journal, engine and portal, wired together.
+
+Stage: the one door. The magics, the Python API and the panel hand in `Request`s here and get a `Job`.
+Must not: parse cell text, or draw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nbimg import inputs
+from nbimg.backends.base import Context
+from nbimg.backends.http import Http
+from nbimg.backends.registry import Registry
+from nbimg.choose import Choice, choose
+from nbimg.config import Settings
+from nbimg.engine.limits import Limits
+from nbimg.engine.retry import Policy
+from nbimg.engine.run import Batch, Engine
+from nbimg.errors import GenerationError, ImageInputError, InputError
+from nbimg.events import Event, Finished, Planned as PlannedEvent
+from nbimg.job import Job
+from nbimg.keys import Keys
+from nbimg.plan import Planned, plan
+from nbimg.portal import Portal
+from nbimg.results import ResultSet
+from nbimg.store.files import Store
+from nbimg.store.journal import Journal
+from nbimg.types import Capabilities, ErrorRecord, ModelRef, Request, Result, Status
+
+__all__ = ["CallOptions", "Plan", "Session", "default", "raised"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What holds for a whole call; None: the setting's value.
+
+    Attributes:
+        task: `generate`, or `edit` when every request has an image.
+        rows: Labels of the grid's rows, for a fan-out.
+        columns_labels: Labels of its columns.
+        share_seed: Whether all tasks share the base seed, so that only the named axes differ.
+        concurrency: Calls at once per account.
+        retries: At most this many attempts a stage.
+        timeout: Bound on each call of a task, in seconds.
+        url_only: Keep the provider's addresses, download nothing.
+        columns: Columns of the grid.
+    """
+
+    task: str = "generate"
+    rows: tuple[str, ...] = ()
+    columns_labels: tuple[str, ...] = ()
+    share_seed: bool = False
+    concurrency: int | None = None
+    retries: int | None = None
+    timeout: float | None = None
+    url_only: bool = False
+    columns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call will do.
+
+    Attributes:
+        tasks: What will be sent, in order.
+        refused: Index → why a task cannot be sent.
+        note: The line about the model that was chosen.
+    """
+
+    tasks: tuple[Planned, ...]
+    refused: Mapping[int, InputError]
+    note: str | None = None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Of all tasks; None when any price is unknown."""
+        costs = [task.cost_usd for task in self.tasks]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    store: Store
+    journal: Journal
+    engine: Engine
+
+
+class Session:
+    """Everything of one kernel.
+
+    Args:
+        settings: Read anew at each call.
+        keys: The credentials.
+    """
+
+    def __init__(self, settings: Settings | None = None, keys: Keys | None = None) -> None:
+        self.settings = settings or Settings()
+        self.keys = keys or Keys()
+        self.registry = Registry(Context(self.settings, self.keys))
+        self.portal = Portal()
+        self._limits = Limits(self.settings)
+        self._places: dict[Path, _Place] = {}
+        self._http = Http("the address")
+
+    def submit(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Job:
+        """Start a call; it returns at once.
+
+        Args:
+            requests: One a task.
+            options: What holds for all of them.
+
+        Raises:
+            InputError: When an image cannot be read.
+            StoreError: When the output folder cannot be written.
+        """
+        place = self._place()
+        taken = self._taken(requests, place)
+
+        async def work(emit: Callable[[Event], None], stop: asyncio.Event) -> ResultSet:
+            return await self._run(taken, options, place, job_id, emit, stop)
+
+        job_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+        return Job(job_id, self.portal, work)
+
+    def plan(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Plan:
+        """Return what a call would do; no job is created."""
+        taken = self._taken(requests, self._place())
+        return self.portal.call(self._plan, taken, options)
+
+    def close(self) -> None:
+        """Close connections, journals and the loop."""
+        for backend in self.registry.made():
+            self.portal.call(backend.close)
+        self.portal.call(self._http.close)
+        for place in self._places.values():
+            place.journal.close()
+        self._places.clear()
+        self.portal.close()
+
+    # ------------------------------------------------------------------ inside
+
+    def _place(self) -> _Place:
+        folder = Path(self.settings.get("output_dir")).expanduser().absolute()
+        if folder not in self._places:
+            store = Store(folder)
+            journal = Journal(store.hidden / "journal.sqlite3")
+            engine = Engine(self.registry, store, journal, self._limits)
+            self._places[folder] = _Place(store, journal, engine)
+        return self._places[folder]
+
+    def _taken(self, requests: Sequence[Request], place: _Place) -> list[Request]:
+        """Read every image and keep it by its content; addresses are left for the loop."""
+        return [
+            request.but(
+                image=tuple(self._take(image, place) for image in request.image),
+                mask=None if request.mask is None else self._take(request.mask, place),
+            )
+            if request.image or request.mask is not None
+            else request
+            for request in requests
+        ]
+
+    @staticmethod
+    def _take(image: Any, place: _Place) -> Any:
+        return image if inputs.is_url(image) else place.store.take(*inputs.read(image))
+
+    async def _fetched(self, request: Request, place: _Place) -> Request:
+        async def fetch(image: Any) -> Any:
+            if not inputs.is_url(image):
+                return image
+            reply = await self._http.send("GET", image, follow=True, timeout_s=60)
+            if not reply.ok:
+                raise ImageInputError(f"{reply.url} answered {reply.status}, not with an image.")
+            name = reply.url.rpartition("/")[2] or reply.url
+            return place.store.take(inputs.clean(reply.content, name), name)
+
+        if not any(map(inputs.is_url, (*request.image, request.mask))):
+            return request
+        images = await asyncio.gather(*map(fetch, request.image))
+        return request.but(image=tuple(images), mask=await fetch(request.mask))
+
+    async def _plan(self, requests: Sequence[Request], options: CallOptions) -> Plan:
+        """Choose a model for each request, ask what it takes, and fit."""
+        choices = [self._choice(request, options.task) for request in requests]
+        can: dict[ModelRef, Capabilities] = {}
+        for ref in dict.fromkeys(choice.ref for choice in choices):
+            can[ref] = await self.registry.get(ref.provider).capabilities(ref.model)
+        tasks, refused = [], {}
+        shared = secrets.randbelow(2**31)
+        for index, (request, choice) in enumerate(zip(requests, choices, strict=True)):
+            seed = shared if options.share_seed else secrets.randbelow(2**31)
+            try:
+                tasks.append(plan(index, request, choice.ref, can[choice.ref], seed=seed))
+            except InputError as error:
+                refused[index] = error
+        if refused and not tasks:
+            raise next(iter(refused.values()))
+        note = next((choice.note for choice in choices if choice.note), None)
+        return Plan(tuple(tasks), refused, note)
+
+    def _choice(self, request: Request, task: str) -> Choice:
+        kind = "edit" if request.image else task
+        return choose(request.model, kind, self.settings, self.keys, self.registry)
+
+    async def _run(
+        self,
+        requests: Sequence[Request],
+        options: CallOptions,
+        place: _Place,
+        job_id: str,
+        emit: Callable[[Event], None],
+        stop: asyncio.Event,
+    ) -> ResultSet:
+        requests = [await self._fetched(request, place) for request in requests]
+        planned = await self._plan(requests, options)
+        emit(
+            PlannedEvent(
+                tasks=len(requests),
+                images=sum(request.n for request in requests),
+                cost_usd=planned.cost_usd,
+            )
+        )
+        results = {index: _refused(index, requests[index], why) for index, why in planned.refused.items()}
+        for result in results.values():
+            emit(Finished(task=result.index, result=result))
+        batch = Batch(
+            job_id,
+            planned.tasks,
+            Policy(
+                self.settings.get("retries", options.retries),
+                self.settings.get("retry_min_s"),
+                self.settings.get("retry_max_s"),
+            ),
+            self.settings.get("timeout", options.timeout),
+            options.concurrency,
+            options.url_only,
+        )
+        made = await place.engine.run(batch, emit, stop)
+        results |= {result.index: result for result in made}
+        return ResultSet(
+            [results[index] for index in range(len(requests))],
+            thumb=place.store.thumb,
+            rows=options.rows,
+            columns_labels=options.columns_labels,
+            columns=self.settings.get("columns", options.columns),
+            note=planned.note,
+            rerun=lambda again: self.submit(again, replace(options, rows=(), columns_labels=())).wait(),
+        )
+
+
+def _refused(index: int, request: Request, error: InputError) -> Result:
+    return Result(
+        index=index,
+        request=request,
+        model=request.model or "",
+        model_asked=request.model,
+        status=Status.FAILED,
+        error=ErrorRecord.of(error),
+    )
+
+
+def raised(results: ResultSet) -> ResultSet:
+    """Return the results of a call with a single prompt, or raise what went wrong.
+
+    Raises:
+        GenerationError: With `.result` and, as its cause, the error itself.
+    """
+    result = results[0]
+    if len(results) == 1 and result.error is not None and not result.images:
+        error = GenerationError(result.error.message, result=result, hint=result.error.hint)
+        raise error from result.error.exception()
+    return results
+
+
+_default: Session | None = None
+
+
+def default() -> Session:
+    """Return the kernel's session, made at first use."""
+    global _default  # noqa: PLW0603  # the one session of the kernel
+    if _default is None:
+        _default = Session()
+    return _default

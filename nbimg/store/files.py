@@ -1,0 +1,229 @@
+"""Images on disk: whole or not at all, found by content, named for people.
+
+Stage: below the engine. Comes in: the bytes of an image. Goes out: an `ImageRecord` whose file is on
+disk. Each image is written once, as `.nbimg/objects/<sha256>`, and linked under its readable name, so
+that a renamed file loses nothing and costs no second copy. Must not: decide what is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from nbimg import pixels
+from nbimg.errors import ImageInputError, ResultDamagedError, ResultMissingError, StoreWriteError
+from nbimg.store.names import file_name
+from nbimg.store.provenance import embed
+from nbimg.types import EncodedImage, ImageRecord, InputImage
+
+__all__ = ["Store"]
+
+_HIDDEN = ".nbimg"
+_THUMB_PX = 256
+
+
+class Store:
+    """The output folder and what nbimg keeps inside it.
+
+    Args:
+        folder: Where the images go; made at the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hidden = folder / _HIDDEN
+
+    def ready(self) -> None:
+        """Make the folders, before anything is paid for.
+
+        Raises:
+            StoreWriteError: When nothing can be written there.
+        """
+        with _clear(self.folder):
+            self.hidden.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.hidden):
+                pass
+
+    def put(
+        self,
+        image: EncodedImage,
+        template: str | None,
+        values: Mapping[str, object],
+        *,
+        variant: int | None = None,
+        text: Mapping[str, str] | None = None,
+    ) -> ImageRecord:
+        """Write an image; it is whole on disk when this returns.
+
+        Args:
+            image: The bytes, of any format that Pillow reads.
+            template: Of the file name, see `nbimg.store.names`.
+            values: What its fields stand for.
+            variant: 1-based number among several outputs of one task.
+            text: How it was made, stored in the image where its format has room.
+
+        Raises:
+            ImageInputError: When the bytes are no whole image.
+            StoreWriteError: When they cannot be written.
+        """
+        probe = pixels.probe(image.data)
+        name = file_name(template, values, pixels.EXTENSIONS[probe.mime], variant)
+        data, mime = image.data, probe.mime
+        wanted = pixels.MIMES.get(name.suffix.lower(), mime)
+        if wanted != mime:
+            with _clear(self.folder):
+                self._object(data, mime)  # the bytes as they came
+            picture = pixels.decode(data, name=name.name)
+            data, mime = pixels.encode(picture, wanted, text=text), wanted
+        else:
+            pixels.decode(data, name=name.name)  # truncated images must not pass
+            data = embed(data, text or {})
+        sha256 = hashlib.sha256(data).hexdigest()
+        with _clear(self.folder):
+            path = self._named(self._object(data, mime, sha256), self.folder / name, sha256)
+        return ImageRecord(
+            path=path,
+            url=image.url,
+            mime=mime,
+            width=probe.width,
+            height=probe.height,
+            sha256=sha256,
+            seed=image.seed,
+        )
+
+    def take(self, data: bytes, source: str) -> InputImage:
+        """Keep an input image by its content.
+
+        Args:
+            data: Upright and without location data, see `nbimg.inputs`.
+            source: What the user gave, for captions.
+
+        Raises:
+            ImageInputError: When the bytes are no image.
+            StoreWriteError: When it cannot be written.
+        """
+        probe = pixels.probe(data, name=source)
+        with _clear(self.folder):
+            path = self._object(data, probe.mime)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return InputImage(sha256, probe.mime, probe.width, probe.height, str(path), source)
+
+    def thumb(self, record: ImageRecord) -> bytes | None:
+        """Return a small WebP of an image, made once; None where there is no file."""
+        if record.path is None or record.kind != "image":
+            return None
+        cached = self.hidden / "thumbs" / f"{record.sha256}.webp"
+        with contextlib.suppress(OSError):
+            return cached.read_bytes()
+        try:
+            data = pixels.thumbnail(record.read(), side_px=_THUMB_PX)
+        except (ResultMissingError, ImageInputError):
+            return None
+        with contextlib.suppress(OSError):  # a thumbnail that is not kept is made again
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            _write(cached, data, sync=False)
+        return data
+
+    def get(self, sha256: str, mime: str) -> bytes:
+        """Return the bytes of an object.
+
+        Raises:
+            ResultMissingError: When it is not there.
+            ResultDamagedError: When it is not what was written.
+        """
+        path = self._object_path(sha256, mime)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ResultMissingError(f"{path} cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ResultDamagedError(f"{path} was changed after it was written.")
+        return data
+
+    def _object_path(self, sha256: str, mime: str) -> Path:
+        return self.hidden / "objects" / sha256[:2] / (sha256 + pixels.EXTENSIONS.get(mime, ".bin"))
+
+    def _object(self, data: bytes, mime: str, sha256: str | None = None) -> Path:
+        path = self._object_path(sha256 or hashlib.sha256(data).hexdigest(), mime)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, data, sync=True)
+        return path
+
+    @staticmethod
+    def _named(stored: Path, target: Path, sha256: str) -> Path:
+        """Give an object its readable name; a file with other bytes keeps its own."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+            try:
+                os.link(stored, path)
+            except FileExistsError:
+                if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+                    return path
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT):
+                    raise
+                return _copied(stored, path)  # a file system without links
+            else:
+                return path
+        raise StoreWriteError(f"{target.parent} has too many files named {target.name}.")
+
+
+def _copied(stored: Path, path: Path) -> Path:
+    with path.open("xb") as file, stored.open("rb") as source:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def _write(path: Path, data: bytes, *, sync: bool) -> None:
+    """Write a file whole: under a temporary name, flushed to the disk, then renamed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    return _UMASK
+
+
+def _read_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()
+
+
+@contextlib.contextmanager
+def _clear(folder: Path) -> Iterator[None]:
+    """Say in one line why a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message, hint = f"the disk of {folder} is full.", "Free some room and run the cell again."
+        else:
+            message = f"{where} cannot be written: {error.strerror or error}."
+            hint = "Choose another folder: %config NbImg.output_dir = '…'"
+        raise StoreWriteError(message, hint=hint) from error

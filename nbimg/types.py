@@ -1,0 +1,608 @@
+"""The data that flows through nbimg: what is asked, what a model takes, what came back.
+
+Stage: the vocabulary of every other stage. Frozen values only, each of which survives a round trip
+through JSON. Must not: do network or database work, or know any provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from nbimg import errors
+from nbimg.errors import InputError, NbimgError, OptionError, ResultMissingError, UnknownNameError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+__all__ = [
+    "Attempt",
+    "Capabilities",
+    "EncodedImage",
+    "ErrorRecord",
+    "Field",
+    "ImageRecord",
+    "InputImage",
+    "ModelRef",
+    "Request",
+    "Result",
+    "Seconds",
+    "Size",
+    "Status",
+]
+
+
+class Status(StrEnum):
+    """How a task ended."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """Width and height in pixels, in that order."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str | Size | tuple[int, int]) -> Size:
+        """Read `WxH` in pixels.
+
+        >>> Size.parse("1024x768")
+        Size(width=1024, height=768)
+
+        Raises:
+            OptionError: When the text is not two positive whole numbers.
+        """
+        if isinstance(text, Size):
+            return text
+        if isinstance(text, tuple):
+            return cls(*text)
+        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*", text)
+        if match is None or 0 in (int(match[1]), int(match[2])):
+            raise OptionError(
+                f"size {text!r} is not WxH in pixels.", hint="Write it like 1024x768."
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def ratio(self) -> float:
+        """Width divided by height."""
+        return self.width / self.height
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def parse_ratio(text: str) -> tuple[int, int]:
+    """Read an aspect ratio `W:H`, in lowest terms.
+
+    >>> parse_ratio("8:6")
+    (4, 3)
+
+    Raises:
+        OptionError: When the text is not two positive whole numbers.
+    """
+    match = re.fullmatch(r"\s*(\d{1,5})\s*:\s*(\d{1,5})\s*", text)
+    if match is None or 0 in (int(match[1]), int(match[2])):
+        raise OptionError(f"aspect ratio {text!r} is not W:H.", hint="Write it like 16:9.")
+    width, height = int(match[1]), int(match[2])
+    divisor = math.gcd(width, height)
+    return width // divisor, height // divisor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A provider's model.
+
+    Attributes:
+        provider: Name of the backend, for example `replicate`.
+        model: The provider's own id; empty where the provider has only one.
+        alias: The short name that the user knows it by, when there is one.
+    """
+
+    provider: str
+    model: str
+    alias: str | None = None
+
+    @property
+    def full(self) -> str:
+        """`provider:model`, or the provider alone."""
+        return f"{self.provider}:{self.model}" if self.model else self.provider
+
+    def __str__(self) -> str:
+        return self.alias or self.full
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """An image that a request takes in, by its content.
+
+    Attributes:
+        sha256: Of the upright bytes at `path`.
+        mime: Their media type.
+        width: Pixels.
+        height: Pixels.
+        path: Where the bytes are on this machine.
+        source: What the user gave: a path, a URL, a variable; for captions only.
+    """
+
+    sha256: str
+    mime: str
+    width: int
+    height: int
+    path: str
+    source: str | None = None
+
+
+_MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: one task.
+
+    Args:
+        prompt: The text.
+        model: An alias, `provider:model`, or None for the default one.
+        n: How many images.
+        size: Pixels, a `Size` or `WxH`.
+        ar: Aspect ratio `W:H`; together with `size`, the size wins.
+        seed: Variant k uses `seed + k`; None lets nbimg draw one where the model takes seeds.
+        negative: What should not be there.
+        steps: Denoising steps.
+        guidance: How strongly the prompt is followed, in the model's own unit.
+        strength: For edits, 0 (keep) to 1 (make anew).
+        image: What to edit or refer to: anything that `nbimg.edit` takes, or several of it.
+        mask: Where to edit: white is changed.
+        lora: Adapters, each a path, hub id or URL, `NAME:WEIGHT` for a weight.
+        scheduler: Name of the sampler.
+        params: Passed through to the model under its own names.
+        output: File name template, see `nbimg.store.files`.
+        task_id: A name of the caller's own for the task.
+
+    Raises:
+        OptionError: When a value cannot mean anything.
+    """
+
+    prompt: str
+    model: str | None = None
+    n: int = 1
+    size: Size | None = None
+    ar: str | None = None
+    seed: int | None = None
+    negative: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    strength: float | None = None
+    image: tuple[Any, ...] = ()
+    mask: Any = None
+    lora: tuple[str, ...] = ()
+    scheduler: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    output: str | None = None
+    task_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise OptionError(f"a prompt is a text, not {type(self.prompt).__name__}.")
+        if self.size is not None:
+            _set(self, "size", Size.parse(self.size))
+        if self.ar is not None:
+            _set(self, "ar", "{}:{}".format(*parse_ratio(self.ar)))
+        if not isinstance(self.image, tuple):
+            images = self.image if isinstance(self.image, list) else [self.image]
+            _set(self, "image", tuple(image for image in images if image is not None))
+        if not isinstance(self.lora, tuple):
+            _set(self, "lora", (self.lora,) if isinstance(self.lora, str) else tuple(self.lora))
+        _set(self, "params", MappingProxyType(dict(self.params)))
+        _check_whole(self.n, "n", 1, 1000)
+        _check_whole(self.seed, "seed", 0, _MAX_SEED)
+        _check_whole(self.steps, "steps", 1, 1000)
+        _check_number(self.guidance, "guidance", 0, 100)
+        _check_number(self.strength, "strength", 0, 1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_request_from_dict, (self.to_dict(),))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def but(self, **changes: Any) -> Self:
+        """Return the same request with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON data; only the fields that differ from their default.
+
+        Raises:
+            InputError: When an image is not yet a path, a URL or an `InputImage`.
+        """
+        plain = {
+            spec.name: _plain(getattr(self, spec.name))
+            for spec in fields(self)
+            if spec.name != "params" and getattr(self, spec.name) != spec.default
+        }
+        if self.params:
+            plain["params"] = _plain(self.params)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build a request from JSON data.
+
+        Raises:
+            UnknownNameError: When a key is not a field; it names the nearest.
+        """
+        known = [spec.name for spec in fields(cls)]
+        for key in data:
+            if key not in known:
+                raise UnknownNameError("key", key, known=known)
+        values = dict(data)
+        values["image"] = tuple(map(_image_from_plain, _as_list(values.get("image"))))
+        if "mask" in values:
+            values["mask"] = _image_from_plain(values["mask"])
+        return cls(**values)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over what decides the pixels: neither file names nor task ids are in it."""
+        plain = self.but(output=None, task_id=None).to_dict()
+        for image in [*_as_list(plain.get("image")), plain.get("mask")]:
+            if isinstance(image, dict):
+                image.pop("path", None)
+                image.pop("source", None)
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter of a model, under the model's own name.
+
+    Attributes:
+        name: What the model calls it.
+        type: `string`, `integer`, `number`, `boolean`, `file` or `files`.
+        default: What the model uses when it is not sent.
+        allowed: The only values it takes; empty: any.
+        minimum: Smallest number, or fewest files.
+        maximum: Largest number, or most files.
+        multiple: Numbers must be a multiple of this.
+        help: The provider's own description.
+        required: Whether the model refuses a request without it.
+    """
+
+    name: str
+    type: str = "string"
+    default: Any = None
+    allowed: tuple[Any, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    multiple: int | None = None
+    help: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model takes.
+
+    Attributes:
+        options: Our option name (`seed`, `ar`, `guidance` …) → the model's field. An option that is
+            not here is not taken.
+        extra: The model's other fields by their own names, for `params`.
+        default_size: Pixels it makes when none are asked for, where known.
+        composes: Whether several input images become one picture.
+        makes: Whether it works from a prompt alone.
+        price_usd: Per image, where known.
+        price_at: The day the price was read, `YYYY-MM-DD`.
+        vocabulary: For a model with a closed vocabulary, its words in lower case; else empty.
+        about_vocabulary: What such a model can draw, in one line.
+        open: Whether fields that are not listed are passed on all the same.
+    """
+
+    options: Mapping[str, Field] = field(default_factory=dict)
+    extra: Mapping[str, Field] = field(default_factory=dict)
+    default_size: Size | None = None
+    composes: bool = False
+    makes: bool = True
+    price_usd: float | None = None
+    price_at: str | None = None
+    vocabulary: frozenset[str] = frozenset()
+    about_vocabulary: str = ""
+    open: bool = False
+
+    @property
+    def max_images(self) -> int:
+        """How many input images it takes: 0, 1 or more."""
+        images = self.options.get("image")
+        if images is None:
+            return 0
+        return 1 if images.type == "file" else int(images.maximum or 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image file in memory, as a backend hands it over.
+
+    Attributes:
+        data: The bytes as they came.
+        seed: The seed that made it, where it is known.
+        url: Where the provider keeps it.
+        encoded_here: Whether nbimg encoded the bytes itself and may add metadata.
+    """
+
+    data: bytes
+    seed: int | None = None
+    url: str | None = None
+    encoded_here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image (or video) that was made, and where it is.
+
+    Attributes:
+        path: The file that the user sees; None with `--url-only`.
+        url: The provider's address, which may expire within the hour.
+        kind: `image` or `video`.
+        mime: Media type of the file.
+        width: Pixels.
+        height: Pixels.
+        sha256: Of the file's bytes, hexadecimal.
+        seed: The seed that made it, where it is known.
+    """
+
+    path: Path | None
+    url: str | None = None
+    kind: str = "image"
+    mime: str = "image/png"
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+    seed: int | None = None
+
+    def read(self) -> bytes:
+        """Return the bytes of the file.
+
+        Raises:
+            ResultMissingError: When there is no file.
+        """
+        if self.path is None:
+            raise ResultMissingError(f"the image was not downloaded: {self.url}")
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise ResultMissingError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+    def pil(self) -> PIL.Image.Image:
+        """Return the decoded image, with shape (height, width).
+
+        Raises:
+            ResultMissingError: When there is no file.
+            ImageInputError: When the file is not an image.
+        """
+        from nbimg import pixels
+
+        return pixels.decode(self.read(), name=str(self.path))
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the file to `path`, byte for byte; return where it is."""
+        target = Path(path)
+        if self.path is not None and self.path.exists():
+            shutil.copyfile(self.path, target)
+        else:
+            target.write_bytes(self.read())
+        return target
+
+    async def aread(self) -> bytes:
+        """`read` without blocking the loop."""
+        return await asyncio.to_thread(self.read)
+
+    async def asave(self, path: str | Path) -> Path:
+        """`save` without blocking the loop."""
+        return await asyncio.to_thread(self.save, path)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """Why a task failed, as data.
+
+    Attributes:
+        kind: Name of the error class in `nbimg.errors`.
+        message: One line.
+        hint: What to do about it.
+        http_status: Where there was one.
+        job_id: The provider's job id, where there was one.
+    """
+
+    kind: str
+    message: str
+    hint: str | None = None
+    http_status: int | None = None
+    job_id: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorRecord:
+        """Record an exception; one that is not ours keeps its class name."""
+        message = error.message if isinstance(error, NbimgError) else str(error)
+        return cls(
+            type(error).__name__,
+            message or type(error).__name__,
+            getattr(error, "hint", None),
+            getattr(error, "http_status", None),
+            getattr(error, "job_id", None),
+        )
+
+    def exception(self) -> NbimgError:
+        """Return the error as an exception of its own class, for `raise … from`."""
+        kind = getattr(errors, self.kind, errors.NbimgError)
+        if issubclass(kind, errors.BackendError):
+            return kind(
+                self.message, hint=self.hint, http_status=self.http_status, job_id=self.job_id
+            )
+        return errors.NbimgError(f"{self.kind}: {self.message}", hint=self.hint)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one stage.
+
+    Attributes:
+        model: The full name of the model that was tried.
+        stage: `create`, `run`, `download` or `local`.
+        at_utc: Unix time in seconds when it began.
+        seconds: How long it took.
+        outcome: `ok`, or the name of the error class.
+        http_status: Where there was one.
+        job_id: The provider's job id, where there was one.
+    """
+
+    model: str
+    stage: str
+    at_utc: float
+    seconds: float
+    outcome: str
+    http_status: int | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Where the time of a task went, in seconds."""
+
+    queued: float = 0.0
+    running: float = 0.0
+    download: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one task.
+
+    Attributes:
+        index: 0-based place of the task in its batch.
+        request: What was asked.
+        model: Full name of the model that was used.
+        model_asked: What the user (or the default) asked for.
+        status: How it ended.
+        images: What was made, variants in order.
+        error: Why it failed, if it did.
+        attempts: Every try, oldest first.
+        notices: What was translated, dropped or replaced, and why.
+        seconds: Queued, running, download.
+        cost_usd: What it cost; None where the price is unknown.
+        cached: Whether it came from the store at no cost.
+    """
+
+    index: int
+    request: Request
+    model: str
+    model_asked: str | None = None
+    status: Status = Status.OK
+    images: tuple[ImageRecord, ...] = ()
+    error: ErrorRecord | None = None
+    attempts: tuple[Attempt, ...] = ()
+    notices: tuple[str, ...] = ()
+    seconds: Seconds = Seconds()
+    cost_usd: float | None = None
+    cached: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON data, from which `from_dict` builds an equal result."""
+        plain: dict[str, Any] = _plain_fields(self)
+        plain["request"] = self.request.to_dict()
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build a result from what `to_dict` gave."""
+        values = dict(data)
+        values["request"] = Request.from_dict(values["request"])
+        values["status"] = Status(values["status"])
+        values["images"] = tuple(
+            ImageRecord(**{**image, "path": Path(image["path"]) if image["path"] else None})
+            for image in values["images"]
+        )
+        values["error"] = ErrorRecord(**values["error"]) if values["error"] else None
+        values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
+        values["notices"] = tuple(values["notices"])
+        values["seconds"] = Seconds(**values["seconds"])
+        return cls(**values)
+
+
+def _set(target: Any, name: str, value: Any) -> None:
+    object.__setattr__(target, name, value)
+
+
+def _check_whole(value: Any, name: str, lowest: int, highest: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise OptionError(f"{name} {value!r} is not a whole number from {lowest} to {highest}.")
+
+
+def _check_number(value: Any, name: str, lowest: float, highest: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
+        raise OptionError(f"{name} {value!r} is not a number.")
+    if not lowest <= value <= highest:
+        raise OptionError(f"{name} {value!r} is not between {lowest:g} and {highest:g}.")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _request_from_dict(data: dict[str, Any]) -> Request:
+    return Request.from_dict(data)
+
+
+def _image_from_plain(value: Any) -> Any:
+    return InputImage(**value) if isinstance(value, dict) else value
+
+
+def _plain_fields(value: Any) -> dict[str, Any]:
+    return {spec.name: _plain(getattr(value, spec.name)) for spec in fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Request):
+        return value.to_dict()
+    if isinstance(value, Size | Path):
+        return str(value)
+    if isinstance(value, InputImage | ImageRecord | ErrorRecord | Attempt | Seconds):
+        return _plain_fields(value)
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise InputError(
+        f"a {type(value).__name__} cannot be written as JSON.", hint="Save it to a file first."
+    )

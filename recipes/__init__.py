@@ -1,0 +1,1 @@
+"""Recipes: code that makes what the package ships, kept beside it and never imported by it."""

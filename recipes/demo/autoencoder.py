@@ -1,0 +1,185 @@
+"""Pixels ↔ latents: an `AutoencoderTiny` that makes a 192-px picture 12 x 12 x 16 numbers.
+
+Two stages. ``whole`` trains encoder and decoder; at its end the latents are brought to mean 0 and
+deviation 1 exactly, inside the encoder's last convolution, since the edit pipeline does not scale
+image latents. ``decoder`` goes on with a frozen encoder: the latents stay what the denoiser
+learned, the pictures get sharper. Loss: absolute error of levels and of their differences between
+neighbours (edges).
+"""
+
+import copy
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from torch.nn import functional
+
+from recipes.demo import checkpoint
+from recipes.demo.drawing import SIZE_PX, draw
+from recipes.demo.optimiser import Optimiser
+from recipes.demo.pace import Pace
+from recipes.demo.scenes import sample_training
+
+LATENT_CHANNELS = 16
+WIDTH = 32
+NOISE = 0.08  # deviation added to latents: the decoder forgives the denoiser's small errors
+Tensor = torch.Tensor
+
+
+def build() -> AutoencoderTiny:
+    """Return the untrained autoencoder: five stages, so one latent for 16 x 16 pixels."""
+    model = AutoencoderTiny(
+        encoder_block_out_channels=(WIDTH,) * 5,
+        decoder_block_out_channels=(WIDTH,) * 5,
+        num_encoder_blocks=(0, 0, 1, 3, 4),
+        num_decoder_blocks=(5, 4, 2, 0, 0),
+        latent_channels=LATENT_CHANNELS,
+    )
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            # Without normalisation layers the usual small start would let signals die out.
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+    for layer in model.modules():
+        if isinstance(layer, AutoencoderTinyBlock):
+            layer.conv[-1].weight.data *= 0.1
+    model.decoder.layers[-1].weight.data *= 0.1
+    model.decoder.layers[-1].bias.data += 0.5
+    return model
+
+
+def pictures(rng: random.Random, number: int, crop_px: int = SIZE_PX, crops: int = 1) -> Tensor:
+    """Draw training pictures.
+
+    Args:
+        rng: Chooses scenes, seeds and crops.
+        number: How many pictures (or crops) to return; a multiple of `crops`.
+        crop_px: Side of the squares cut from each picture.
+        crops: Squares cut from one picture.
+
+    Returns:
+        Levels -1..1, shape (number, 3, crop_px, crop_px).
+    """
+    out = np.empty((number, crop_px, crop_px, 3), np.uint8)
+    for index in range(number):
+        if index % crops == 0:
+            pixels = np.asarray(draw(sample_training(rng), rng.getrandbits(32)))
+        x, y = (rng.randint(0, SIZE_PX - crop_px) for _ in "xy")
+        out[index] = pixels[y : y + crop_px, x : x + crop_px]
+    return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def loss_of(made: Tensor, wanted: Tensor) -> Tensor:
+    """Return the picture loss: error of levels, of edges, and of 4-px means (colour)."""
+    error = made - wanted
+    levels = error.abs().mean() + error.square().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return levels + 0.7 * edges + functional.avg_pool2d(error, 4).abs().mean()
+
+
+def _spread_loss(latents: Tensor) -> Tensor:
+    means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    return means.square().mean() + (deviations - 1).square().mean()
+
+
+@torch.no_grad()
+def normalise(model: AutoencoderTiny, rng: random.Random, rounds: int = 24) -> None:
+    """Bring the latents to mean 0 and deviation 1 by changing the encoder's last convolution."""
+    latents = torch.cat([model.encoder(pictures(rng, 32)) for _ in range(rounds)])
+    means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    last = model.encoder.layers[-1]
+    first = model.decoder.layers[0]
+    # The decoder's first convolution undoes the change, up to its clamp, which is wide.
+    first.bias += (first.weight.sum((2, 3)) * means).sum(1)
+    first.weight *= deviations[None, :, None, None]
+    last.bias.copy_((last.bias - means) / deviations)
+    last.weight /= deviations[:, None, None, None]
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderTiny, number: int = 64) -> float:
+    """Return the peak signal-to-noise ratio in dB on `number` fixed pictures."""
+    wanted = pictures(random.Random(7), number)
+    made = torch.cat([model.decoder(model.encoder(part)) for part in wanted.split(16)]).clamp(-1, 1)
+    return float(-10 * ((made - wanted).square().mean() / 4).log10())
+
+
+def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX, batch: int = 8) -> None:
+    """Train for some minutes, from the checkpoint at `path` if there is one.
+
+    Args:
+        path: The checkpoint; written every two minutes and at the end.
+        minutes: Wall time.
+        stage: ``whole`` or ``decoder``.
+        crop_px: Side of the training squares.
+        batch: Squares a step.
+    """
+    model = build().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    state = checkpoint.read(path)
+    if state:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+    trained = model if stage == "whole" else model.decoder
+    optimiser = Optimiser(trained.named_parameters())
+    if state and state["stage"] == stage:
+        optimiser.load_state_dict(state["optimiser"])
+    done = state["step"] if state else 0
+    age = done if state and state["stage"] == stage else 0
+    rng = random.Random(done)
+    torch.manual_seed(done)
+    start = saved = told = time.monotonic()
+    step = 0
+    pace = Pace()
+    losses: list[float] = []
+
+    def one() -> None:
+        wanted = pictures(rng, batch, crop_px, crops=2 if crop_px < SIZE_PX else 1)
+        wanted = wanted.contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(stage == "whole"):
+            latents = model.encoder(wanted)
+        noisy = latents + NOISE * torch.randn_like(latents)
+        loss = loss_of(model.decoder(noisy), wanted)
+        total = loss + 0.1 * _spread_loss(latents) if stage == "whole" else loss
+        total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        checkpoint.blend(average, model, min(0.995, (age + step + 1) / (age + step + 10)))
+        losses.append(loss.item())
+
+    while (part := (time.monotonic() - start) / (60 * minutes)) < 1:
+        top = 2.5e-3 if stage == "whole" else 1e-3
+        for group in optimiser.param_groups:
+            group["lr"] = top * min(1, (step + 1) / 60, 0.03 + (1 - part) / 0.7)
+        pace.run(one)
+        step += 1
+        now = time.monotonic()
+        if now - told > 30:
+            mean = sum(losses) / len(losses)
+            print(f"{stage} step {done + step} loss {mean:.4f} psnr {psnr(average, 16):.2f} dB "
+                  f"{(now - told) / len(losses):.3f} s/step, {torch.get_num_threads()} threads",
+                  flush=True)
+            told = now
+            losses.clear()
+        if now - saved > 120:
+            saved = now
+            _save(path, stage, done + step, model, average, optimiser)
+    if stage == "whole":
+        model.load_state_dict(average.state_dict())
+        for each in (model, average):
+            normalise(each, random.Random(11))
+    _save(path, stage, done + step, model, average, optimiser)
+    print(f"{stage} done: step {done + step}, psnr {psnr(average):.2f} dB", flush=True)
+
+
+def _save(path: Path, stage: str, step: int, model: AutoencoderTiny, average: AutoencoderTiny,
+          optimiser: torch.optim.Optimizer) -> None:
+    checkpoint.write(path, {
+        "stage": stage, "step": step, "model": model.state_dict(),
+        "average": average.state_dict(), "optimiser": optimiser.state_dict(),
+    })

@@ -1,0 +1,51 @@
+"""The model card: the text of ``README.md`` beside this module, with the measured figures in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+FIGURES = HERE / "figures.json"
+MARK = "<!-- figures -->"
+EXAMPLES = [
+    "a red house at night",
+    "an orange cat by day",
+    "a blue boat at sunset",
+    "a yellow star on a blue background",
+    "three red hearts on a white background",
+    "a purple circle to the left of a green square",
+    "a pink flower by day",
+    "a green tree next to a white house at sunset",
+]
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Return the figures as two Markdown tables: pictures from words, and edits."""
+    columns = ("background", "time", "colour", "kind", "count", "position", "all")
+    names = {"model": "**the model**", "autoencoder": "ceiling: autoencoder only",
+             "renders": "ceiling: true drawings"}
+    lines = ["| from words | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for row, label in names.items():
+        values = figures["generate"][row]
+        lines.append(f"| {label} | " + " | ".join(
+            f"{values[name]:.2f}" if name in values else "-" for name in columns) + " |")
+    lines += ["", "| edit | done | done, and the rest kept | ceiling |", "|---|---|---|---|"]
+    for kind, values in figures["edit"].items():
+        lines.append(f"| {kind} | {values['done']:.2f} | {values['all']:.2f} | "
+                     f"{values['ceiling']:.2f} |")
+    lines += ["", f"{figures['number']} held-out scenes and {figures['number_edits']} held-out "
+              f"edits of each kind; {figures['steps']} steps; "
+              f"{figures['seconds_generate']:.2f} s a picture, {figures['seconds_edit']:.2f} s an "
+              f"edit on {figures['threads']} CPU threads; trained for "
+              f"{figures['trained_steps']:,} steps. The judge of kinds is right in "
+              f"{figures['judge']:.3f} of held-out drawings; autoencoder "
+              f"{figures['psnr_db']:.1f} dB."]
+    return "\n".join(lines)
+
+
+def text() -> str:
+    """Return the model card with the figures of the last evaluation, if there was one."""
+    body = (HERE / "README.md").read_text(encoding="utf-8")
+    if not FIGURES.exists():
+        return body.replace(MARK, "_Not measured yet: run `python -m recipes.demo evaluate`._")
+    return body.replace(MARK, table(json.loads(FIGURES.read_text(encoding="utf-8"))))
