@@ -7,6 +7,7 @@ file.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ def plan(
     shape = _shape(results)
     width = _width(shape, across, rows if matrix else ())
     same = len({result.request.prompt for result in results}) < 2
-    lines = 1 if same or matrix else 2
+    lines = 1 if same and not matrix else 2
     filled = [
         [[_filled(tile, thumb, width, shape, lines) for tile in cell] for cell in row]
         for row in shown
@@ -212,7 +213,7 @@ def _shape(results: Sequence[Result]) -> float:
 
 def _width(shape: float, across: int, rows: Sequence[str]) -> int:
     """Return the CSS width of a tile in pixels, so that `across` fit beside each other."""
-    width = min(288, max(176, round(AREA_SIDE_PX * shape**0.5)))
+    width = min(288, max(176, round(AREA_SIDE_PX * math.sqrt(shape))))
     if not across:
         return width
     free = PAGE_PX - (110 if layout.beside(rows) else 0)
@@ -233,8 +234,8 @@ def _filled(tile: Tile, thumb: Thumb, width_px: int, shape: float, lines: int) -
             data = None
         if image.width and image.height:
             tallest = width_px / shape * 1.2
-            wide = round(min(width_px, max(48, image.width * 4 / 3)))
-            wide = max(48, min(wide, round(tallest * image.width / image.height)))
+            fitting = min(width_px, image.width * 4 / 3, tallest * image.width / image.height)
+            wide = max(48, round(fitting))
     height_px = round(width_px / shape)
     return replace(tile, thumb=data, width_px=wide, height_px=height_px, lines=lines)
 

@@ -3,10 +3,10 @@
 Stage: between the tiles and the grid. Comes in: tiles with their widths. Goes out: HTML. Must not:
 decide what is shown.
 
-Flowing tiles stand in a table whose cells are told, by inline style, to flow like words: where styles
-are kept (JupyterLab, Notebook, VS Code, Colab, nbconvert) the grid follows the width of the window;
-where they are taken away (GitHub) what is left is a plain table of four columns. The sanitizer of
-JupyterLab 4.6 keeps every declaration used here, those of `img` too (tried 2026-11).
+Flowing tiles stand in a table whose cells are told, by inline style, to flow like words: where
+styles are kept (JupyterLab, Notebook, VS Code, Colab, nbconvert) the grid follows the width of the
+window; where they are taken away (GitHub) what is left is a plain table of four columns. The
+sanitizer of JupyterLab 4.6 keeps every declaration used here, those of `img` too (tried 2026-11).
 """
 
 from __future__ import annotations

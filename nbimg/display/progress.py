@@ -65,7 +65,7 @@ class Fold:
 
     def add(self, event: Event) -> None:
         """Take in one event."""
-        self._first_utc = min(event.at_utc, self._first_utc or event.at_utc)
+        self._first_utc = _earlier(event.at_utc, self._first_utc)
         if isinstance(event, Planned):
             self._planned_tasks = max(self._planned_tasks, event.tasks)
             self._planned_images = max(self._planned_images, event.images)
@@ -95,7 +95,7 @@ class Fold:
             self._steps[event.task] = _later(event, self._steps.get(event.task))
         if isinstance(event, _RUNNING):
             self._moved_utc = max(self._moved_utc, event.at_utc)
-            self._started_utc = min(event.at_utc, self._started_utc or event.at_utc)
+            self._started_utc = _earlier(event.at_utc, self._started_utc)
 
     @property
     def total(self) -> int:

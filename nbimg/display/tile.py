@@ -24,6 +24,7 @@ ALT_CHARACTERS = 400
 CAPTION_CHARACTERS = 110
 TITLE_CHARACTERS = 600
 ATTEMPTS_SHOWN = 8
+BOX_PADDING_PX = 12
 
 STATUS = {
     Status.OK: ("✓", "Done"),
@@ -42,7 +43,7 @@ _BREAK = {"overflow-wrap": "break-word", "word-wrap": "break-word"}
 _BOX = {
     "border": "1px dashed rgba(127,127,127,0.6)",
     "border-radius": "8px",
-    "padding": "12px",
+    "padding": f"{BOX_PADDING_PX}px",
     "background": "rgba(127,127,127,0.08)",
     "overflow": "auto",
     "box-sizing": "border-box",
@@ -137,8 +138,7 @@ def _picture(tile: Tile) -> Markup:
     image = tile.image
     mime = pixels.sniff(tile.thumb) if tile.thumb else None
     if tile.thumb is None or mime is None or not mime.startswith("image/"):
-        height = {"min-height": f"{tile.height_px}px"} if tile.height_px else {}
-        return element("div", *_reason(tile), style=_BOX | height)
+        return element("div", _spacer(tile), *_reason(tile), style=_BOX)
     data = base64.b64encode(tile.thumb).decode("ascii")
     # A width alone: with a height, a page that takes the style away would distort what it shrinks.
     shown = element(
@@ -153,6 +153,16 @@ def _picture(tile: Tile) -> Markup:
     if image is not None and image.kind == "video":
         return join((shown, element("div", "▶ video", style={"margin": "4px 0 0", **_QUIET})))
     return shown
+
+
+def _spacer(tile: Tile) -> Markup | None:
+    """Give the box the shape of its neighbours at any width: a padding in % is one of the width."""
+    inner_px = tile.width_px - 2 * (BOX_PADDING_PX + 1)
+    if tile.height_px <= 0 or inner_px <= 0:
+        return None
+    share = max(0.0, (tile.height_px - 2 * (BOX_PADDING_PX + 1)) / inner_px)
+    style = {"float": "right", "width": "0", "padding-bottom": f"{min(share, 1.2):.0%}"}
+    return element("div", style=style)
 
 
 def _reason(tile: Tile) -> Iterator[Markup]:

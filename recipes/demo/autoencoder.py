@@ -9,7 +9,6 @@ neighbours (edges).
 
 import copy
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,15 @@ from diffusers import AutoencoderTiny
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch.nn import functional
 
-from recipes.demo import checkpoint
+from recipes.demo import checkpoint, loop
 from recipes.demo.drawing import SIZE_PX, draw
 from recipes.demo.optimiser import Optimiser
-from recipes.demo.pace import Pace
 from recipes.demo.scenes import sample_training
 
 LATENT_CHANNELS = 16
 WIDTH = 32
 NOISE = 0.08  # deviation added to latents: the decoder forgives the denoiser's small errors
+RATES = {"whole": 2.5e-3, "decoder": 1e-3}
 Tensor = torch.Tensor
 
 
@@ -109,77 +108,61 @@ def psnr(model: AutoencoderTiny, number: int = 64) -> float:
     return float(-10 * ((made - wanted).square().mean() / 4).log10())
 
 
-def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX, batch: int = 8) -> None:
+def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX,
+          batch: int = 8) -> None:
     """Train for some minutes, from the checkpoint at `path` if there is one.
 
     Args:
-        path: The checkpoint; written every two minutes and at the end.
-        minutes: Wall time.
+        path: The checkpoint; written every few minutes and at the end.
+        minutes: Wall time; the rate falls to nearly zero over the last 70 % of it.
         stage: ``whole`` or ``decoder``.
         crop_px: Side of the training squares.
         batch: Squares a step.
     """
     model = build().to(memory_format=torch.channels_last)
     average = copy.deepcopy(model)
+    whole = stage == "whole"
+    trained = model if whole else model.decoder
+    optimiser = Optimiser(trained.named_parameters())
     state = checkpoint.read(path)
+    done = age = 0
     if state:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-    trained = model if stage == "whole" else model.decoder
-    optimiser = Optimiser(trained.named_parameters())
-    if state and state["stage"] == stage:
-        optimiser.load_state_dict(state["optimiser"])
-    done = state["step"] if state else 0
-    age = done if state and state["stage"] == stage else 0
+        done = state["step"]
+        if state["stage"] == stage:
+            optimiser.load_state_dict(state["optimiser"])
+            age = done
     rng = random.Random(done)
     torch.manual_seed(done)
-    start = saved = told = time.monotonic()
-    step = 0
-    pace = Pace()
-    losses: list[float] = []
 
-    def one() -> None:
+    def one(step: int) -> float:
         wanted = pictures(rng, batch, crop_px, crops=2 if crop_px < SIZE_PX else 1)
         wanted = wanted.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(stage == "whole"):
+        with torch.set_grad_enabled(whole):
             latents = model.encoder(wanted)
         noisy = latents + NOISE * torch.randn_like(latents)
         loss = loss_of(model.decoder(noisy), wanted)
-        total = loss + 0.1 * _spread_loss(latents) if stage == "whole" else loss
+        total = loss + 0.1 * _spread_loss(latents) if whole else loss
         total.backward()
         optimiser.step()
         optimiser.zero_grad()
         checkpoint.blend(average, model, min(0.995, (age + step + 1) / (age + step + 10)))
-        losses.append(loss.item())
+        return loss.item()
 
-    while (part := (time.monotonic() - start) / (60 * minutes)) < 1:
-        top = 2.5e-3 if stage == "whole" else 1e-3
-        for group in optimiser.param_groups:
-            group["lr"] = top * min(1, (step + 1) / 60, 0.03 + (1 - part) / 0.7)
-        pace.run(one)
-        step += 1
-        now = time.monotonic()
-        if now - told > 30:
-            mean = sum(losses) / len(losses)
-            print(f"{stage} step {done + step} loss {mean:.4f} psnr {psnr(average, 16):.2f} dB "
-                  f"{(now - told) / len(losses):.3f} s/step, {torch.get_num_threads()} threads",
-                  flush=True)
-            told = now
-            losses.clear()
-        if now - saved > 120:
-            saved = now
-            _save(path, stage, done + step, model, average, optimiser)
-    if stage == "whole":
+    def rate(step: int, part: float) -> float:
+        return RATES[stage] * min(1, (step + 1) / 60, 0.03 + (1 - part) / 0.7)
+
+    def save(steps: int) -> None:
+        checkpoint.write(path, {"stage": stage, "step": done + steps, "model": model.state_dict(),
+                                "average": average.state_dict(),
+                                "optimiser": optimiser.state_dict()})
+
+    steps = loop.run(one, optimiser, minutes, rate, save,
+                     lambda: f"{psnr(average, 16):.2f} dB")
+    if whole:
         model.load_state_dict(average.state_dict())
         for each in (model, average):
             normalise(each, random.Random(11))
-    _save(path, stage, done + step, model, average, optimiser)
-    print(f"{stage} done: step {done + step}, psnr {psnr(average):.2f} dB", flush=True)
-
-
-def _save(path: Path, stage: str, step: int, model: AutoencoderTiny, average: AutoencoderTiny,
-          optimiser: torch.optim.Optimizer) -> None:
-    checkpoint.write(path, {
-        "stage": stage, "step": step, "model": model.state_dict(),
-        "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-    })
+        save(steps)
+    print(f"{stage} done: step {done + steps}, {psnr(average):.2f} dB", flush=True)

@@ -39,7 +39,7 @@ BACKGROUND_FORMS = (
     "{} with a {} background",
     "{} in front of a {} background",
 )
-LANDSCAPE_FORMS = ("a landscape {}", "an empty landscape {}", "hills {}", "nothing {}", "the hills {}")
+LANDSCAPE_FORMS = ("a landscape {}", "an empty landscape {}", "hills {}", "the hills {}")
 OPENINGS = ("a picture of", "a drawing of", "an image of", "an illustration of", "draw", "show me")
 FILLERS = ("big", "small", "cute", "nice", "little", "beautiful", "simple", "pretty", "bright")
 
@@ -104,8 +104,9 @@ def say(scene: Scene, rng: random.Random) -> str:
 _COLOUR = "|".join(COLOURS)
 _NOUN = re.compile(rf"(?:({'|'.join(NUMBERS)}|[234])\s+)?((?:[a-z]+\s+)??)(?:({_COLOUR})\s+)?"
                    rf"\b({'|'.join(KINDS)})(s?)\b")
-_BACKGROUND = re.compile(rf"(?:(?:on|with|in front of)\s+)?(?:an?\s+|the\s+)?\b({_COLOUR})\s+background"
-                         rf"|\bon\s+({_COLOUR})\s*$")
+_BACKGROUND = re.compile(
+    rf"(?:(?:on|with|in front of)\s+)?(?:an?\s+|the\s+)?\b({_COLOUR})\s+background"
+    rf"|\bon\s+({_COLOUR})\s*$")
 _PHRASES = {phrase: name for name in RELATIONS for phrase in RELATION_WORDS[name]}
 _TIMES = {phrase: time for time in TIMES for phrase in (*TIME_WORDS[time], time)}
 

@@ -1,6 +1,5 @@
 """Checkpoints that are never half written, and the running average of weights."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
     torch.save(state, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def read(path: Path) -> dict[str, Any] | None:

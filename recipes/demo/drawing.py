@@ -88,7 +88,7 @@ def _landscape(time: str, water: bool, luck: Chance) -> Image.Image:
         box = [(x - wide) * SCALE, (y - high) * SCALE, (x + wide) * SCALE, (y + high) * SCALE]
         draw.ellipse(box, fill=fill)
 
-    top, middle, low = SKY[time]
+    top, middle, _ = SKY[time]
     across, down = luck.light[0] * 5, luck.light[1] * 4
     if time == "day":
         x, y = 34 + across, 34 + down

@@ -54,35 +54,20 @@ def _others(values: tuple[str, ...], *used: str) -> list[str]:
     return [value for value in values if value not in used]
 
 
-def choose(source: Scene, rng: random.Random, kind: str = "") -> Edit | None:
-    """Choose an edit of a scene.
-
-    Args:
-        source: The scene before.
-        rng: Chooses.
-        kind: One of `EDITS`; empty chooses one that suits the scene.
-
-    Returns:
-        The edit, or None when that kind does not suit the scene.
-    """
-    if not kind:
-        kinds = ["time"] * 3 if source.time else ["background"] * 2
-        if source.things:
-            kinds += ["recolour"] * 3 + ["remove", "swap"]
-        kind = rng.choice(kinds)
+def _surroundings(source: Scene, kind: str, rng: random.Random) -> Edit | None:
+    used = (source.time or source.background, *(thing.colour for thing in source.things))
     if kind == "time":
         if not source.time:
             return None
-        into = rng.choice(_others(TIMES, source.time))
+        into = rng.choice(_others(TIMES, *used))
         return Edit(kind, source, replace(source, time=into), -1, "", into)
-    if kind == "background":
-        if not source.background:
-            return None
-        used = [thing.colour for thing in source.things]
-        into = rng.choice(_others(COLOURS, source.background, *used))
-        return Edit(kind, source, replace(source, background=into), -1, "", into)
-    if not source.things:
+    if not source.background:
         return None
+    into = rng.choice(_others(COLOURS, *used))
+    return Edit(kind, source, replace(source, background=into), -1, "", into)
+
+
+def _thing(source: Scene, kind: str, rng: random.Random) -> Edit | None:
     index = rng.randrange(len(source.things))
     thing = source.things[index]
     what = plural(thing.kind) if thing.count > 1 else thing.kind
@@ -101,6 +86,27 @@ def choose(source: Scene, rng: random.Random, kind: str = "") -> Edit | None:
         into = plural(into) if thing.count > 1 else into
     things = tuple(changed if i == index else each for i, each in enumerate(source.things))
     return Edit(kind, source, replace(source, things=things), -1, what, into)
+
+
+def choose(source: Scene, rng: random.Random, kind: str = "") -> Edit | None:
+    """Choose an edit of a scene.
+
+    Args:
+        source: The scene before.
+        rng: Chooses.
+        kind: One of `EDITS`; empty chooses one that suits the scene.
+
+    Returns:
+        The edit, or None when that kind does not suit the scene.
+    """
+    if not kind:
+        kinds = ["time"] * 3 if source.time else ["background"] * 2
+        if source.things:
+            kinds += ["recolour"] * 3 + ["remove", "swap"]
+        kind = rng.choice(kinds)
+    if kind in ("time", "background"):
+        return _surroundings(source, kind, rng)
+    return _thing(source, kind, rng) if source.things else None
 
 
 def say(edit: Edit, rng: random.Random) -> str:

@@ -21,7 +21,7 @@ def _orthogonal(batch: Tensor) -> Tensor:
     wide = batch.shape[1] > batch.shape[2]
     x = batch.mT if wide else batch
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
+    for _ in range(4):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return x.mT if wide else x
@@ -45,7 +45,7 @@ class Optimiser(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], {"lr": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, _closure: Any = None) -> None:  # type: ignore[override]
         """Move every weight once."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]

@@ -15,24 +15,22 @@ class Pace:
     def __init__(self, most: int = 2, every: int = 100, probe: int = 2) -> None:
         """Use at most `most` threads and measure `probe` steps of each every `every` steps."""
         self.most, self.every, self.probe = most, every, probe
-        self.steps = 0
         self.times: dict[int, float] = {}
         torch.set_num_threads(most)
 
-    def run(self, step: Callable[[], None]) -> None:
-        """Run one step."""
-        place = self.steps % self.every
-        self.steps += 1
+    def run(self, one: Callable[[int], float], step: int) -> float:
+        """Run step number `step` and return its loss."""
+        place = step % self.every
         turn = place // self.probe
         if self.most < 2 or turn >= self.most:
-            step()
-            return
+            return one(step)
         threads = self.most - turn
         if place % self.probe == 0:
             torch.set_num_threads(threads)
             self.times[threads] = 0.0
         start = time.monotonic()
-        step()
+        loss = one(step)
         self.times[threads] += time.monotonic() - start
         if place == self.most * self.probe - 1:
             torch.set_num_threads(min(self.times, key=lambda number: self.times[number]))
+        return loss

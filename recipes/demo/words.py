@@ -10,8 +10,8 @@ import re
 import string
 
 import torch
-from tokenizers import models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Pieces
+from tokenizers import models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from recipes.demo import captions, edits, scenes

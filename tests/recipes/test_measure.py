@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from recipes.demo import measure, scenes, words  # noqa: E402
-from recipes.demo.drawing import draw  # noqa: E402
-from recipes.demo.judge import Place, canonical  # noqa: E402
+from recipes.demo import measure, scenes, words
+from recipes.demo.drawing import draw
+from recipes.demo.judge import Place, canonical
 
 
 class Oracle:

@@ -1,0 +1,207 @@
+"""Any order of events gives the same counts, they add up, and what is said is true."""
+
+from __future__ import annotations
+
+import random
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbimg.display.progress import Fold, render_html, render_text
+from nbimg.events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Preview,
+    Retrying,
+    Started,
+    Step,
+    Submitted,
+    Waiting,
+)
+from nbimg.types import ImageRecord, Request, Result, Status
+
+
+def result(task: int, status: Status = Status.OK, n: int = 1, **changes: Any) -> Result:
+    images = tuple(ImageRecord(Path(f"{task}_{k}.png")) for k in range(n))
+    kept = images if status in (Status.OK, Status.PARTIAL) else ()
+    return Result(task, Request("x", n=n), "demo", status=status, images=kept, **changes)
+
+
+def folded(*events: Event) -> Fold:
+    fold = Fold()
+    for event in events:
+        fold.add(event)
+    return fold
+
+
+def finished(task: int, at_utc: float, status: Status = Status.OK, **changes: Any) -> Finished:
+    return Finished(task=task, at_utc=at_utc, result=result(task, status, **changes))
+
+
+TIMES = st.integers(0, 30).map(float)
+TASKS = st.integers(0, 6)
+EVENTS = st.one_of(
+    st.builds(Planned, tasks=st.integers(0, 8), images=st.integers(0, 12), at_utc=TIMES),
+    st.builds(Started, task=TASKS, at_utc=TIMES),
+    st.builds(Submitted, task=TASKS, at_utc=TIMES, job_id=st.just("j")),
+    st.builds(Waiting, task=st.none() | TASKS, at_utc=TIMES, reason=st.text(max_size=9),
+              until_utc=st.none() | TIMES),
+    st.builds(Retrying, task=TASKS, at_utc=TIMES, stage=st.just("create"),
+              attempt=st.integers(2, 4), in_s=st.floats(0, 9), reason=st.text(max_size=9)),
+    st.builds(Step, task=TASKS, at_utc=TIMES, done=st.integers(0, 30), total=st.integers(0, 30)),
+    st.builds(Preview, task=TASKS, at_utc=TIMES, data=st.binary(max_size=9)),
+    st.builds(Notice, at_utc=TIMES, text=st.text(max_size=9)),
+    st.builds(finished, TASKS, TIMES, st.sampled_from(Status), n=st.integers(1, 3),
+              cached=st.booleans(), cost_usd=st.none() | st.floats(0, 1)),
+)  # fmt: skip
+
+
+def numbers(fold: Fold) -> tuple[Any, ...]:
+    counts = (fold.total, fold.done, fold.running, fold.waiting, fold.queued, fold.retries)
+    return (
+        *counts, fold.succeeded, fold.failed, fold.cancelled, fold.images, fold.images_total,
+        fold.cost_usd, fold.last_notice, fold.share(), fold.hold(15.0), fold.rate(31.0),
+        fold.left_s(31.0), fold.elapsed_s(31.0), render_text(fold, 31.0),
+    )  # fmt: skip
+
+
+@given(st.lists(EVENTS, max_size=30), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_any_order_of_events_folds_to_the_same_counts_and_they_add_up(
+    events: list[Event], chance: random.Random
+) -> None:
+    fold = Fold()
+    for event in events:
+        fold.add(event)
+        assert fold.done + fold.running + fold.waiting + fold.queued == fold.total
+        assert fold.succeeded + fold.failed + fold.cancelled == fold.done
+        assert min(fold.running, fold.waiting, fold.queued, fold.failed) >= 0
+        assert 0.0 <= fold.share() <= 1.0
+    shuffled = list(events)
+    chance.shuffle(shuffled)
+    assert numbers(folded(*shuffled)) == numbers(fold)
+    assert numbers(folded(*shuffled, *events)) == numbers(fold)  # heard twice, counted once
+
+
+@given(st.lists(EVENTS, max_size=12), st.text(max_size=30))
+@settings(max_examples=80, deadline=None)
+def test_no_reason_and_no_notice_escapes_into_html(events: list[Event], text: str) -> None:
+    tags: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.append(tag)  # type: ignore[method-assign]
+    hostile = (
+        Planned(tasks=9, images=9, at_utc=0.0),
+        Notice(text=f"<script>{text}", at_utc=99.0),
+        Waiting(reason=f"<img src=x>{text}", until_utc=99.0, at_utc=98.0),
+    )
+    parser.feed(render_html(folded(*events, *hostile), 31.0))
+    assert tags == ["div", "div", "progress", "span", "div"]
+
+
+def test_before_anything_has_finished_the_time_left_is_not_known() -> None:
+    fold = folded(Planned(tasks=8, images=8, at_utc=0.0), Started(task=0, at_utc=1.0))
+    assert fold.left_s(5.0) is None
+    assert render_text(fold, 5.0).endswith("0 / 8 · 5.0 s so far")
+
+
+def test_rate_and_time_left_follow_from_what_was_made() -> None:
+    fold = folded(Planned(tasks=8, images=8, at_utc=0.0), Started(task=0, at_utc=0.0))
+    for task in range(4):
+        fold.add(finished(task, 0.5 * (task + 1)))
+    assert fold.rate(2.0) == pytest.approx(2.0)
+    assert fold.left_s(2.0) == pytest.approx(2.0)
+    assert "4 / 8 · 2.0 images/s · 2.0 s left" in render_text(fold, 2.0)
+    assert (fold.left_s(8.0) or 0) > 4  # nothing came since: the promise is taken back
+
+
+def test_the_rate_is_that_of_the_last_images_not_of_the_whole_batch() -> None:
+    fold = folded(Planned(tasks=100, images=100, at_utc=0.0), Started(task=0, at_utc=0.0))
+    for task in range(10):
+        fold.add(finished(task, 100.0 * (task + 1)))
+    for task in range(10, 50):
+        fold.add(finished(task, 1000.0 + task - 9))
+    assert fold.rate(1040.0) == pytest.approx(1.0)
+
+
+def test_what_came_from_the_store_does_not_make_the_rate_look_good() -> None:
+    fold = folded(Planned(tasks=9, images=9, at_utc=0.0), Started(task=8, at_utc=0.0))
+    for task in range(5):
+        fold.add(finished(task, 0.1, cached=True, cost_usd=0.5))
+    assert fold.rate(1.0) is None
+    assert fold.left_s(1.0) is None
+    assert fold.cost_usd == 0
+    assert "↺ 5 cached" in render_text(fold, 1.0)
+
+
+def test_the_steps_of_a_single_picture_foretell_its_end() -> None:
+    fold = folded(Planned(tasks=1, images=1, at_utc=0.0), Started(task=0, at_utc=0.0))
+    fold.add(Step(task=0, done=1, total=20, at_utc=0.5))
+    assert fold.left_s(0.5) is None
+    fold.add(Step(task=0, done=10, total=20, at_utc=5.0))
+    assert fold.left_s(5.0) == pytest.approx(5.0)
+    assert fold.share() == pytest.approx(0.5)
+    assert "0 / 1 · step 10 / 20 · 5.0 s left" in render_text(fold, 5.0)
+
+
+def test_a_wait_and_a_retry_are_said_in_words_until_they_are_over() -> None:
+    fold = folded(
+        Planned(tasks=3, images=3, at_utc=0.0),
+        Waiting(reason="replicate allows 600 a minute", until_utc=20.0, at_utc=1.0),
+        Retrying(task=1, stage="create", attempt=2, in_s=4.0, reason="busy, 429", at_utc=2.0),
+    )
+    assert "waiting: replicate allows 600 a minute, 10 s" in render_text(fold, 10.0)
+    assert "1 retry" in render_html(fold, 10.0)
+    assert fold.waiting == 1
+    assert fold.hold(21.0) is None
+    retry = folded(Planned(tasks=3, images=3, at_utc=0.0), *[
+        Retrying(task=1, stage="create", attempt=2, in_s=4.0, reason="busy, 429", at_utc=2.0)
+    ])  # fmt: skip
+    assert "waiting: task 2, try 2 of create (busy, 429), 3.0 s" in render_text(retry, 3.0)
+    retry.add(Submitted(task=1, job_id="j", at_utc=7.0))
+    assert retry.hold(7.0) is None
+
+
+def test_a_wait_without_an_end_is_over_when_something_moves() -> None:
+    wait = Waiting(reason="offline", at_utc=1.0)
+    fold = folded(Planned(tasks=2, images=2, at_utc=0.0), wait)
+    assert "waiting: offline" in render_text(fold, 5.0)
+    fold.add(Started(task=0, at_utc=6.0))
+    assert "offline" not in render_text(fold, 7.0)
+
+
+def test_the_time_left_is_never_shorter_than_the_wait() -> None:
+    fold = folded(Planned(tasks=2, images=2, at_utc=0.0), Started(task=0, at_utc=0.0))
+    fold.add(finished(0, 1.0))
+    fold.add(Waiting(reason="quota", until_utc=61.0, at_utc=1.0))
+    assert fold.left_s(1.0) == pytest.approx(60.0)
+
+
+def test_when_all_is_done_the_line_says_how_long_and_what_failed() -> None:
+    fold = folded(
+        Planned(tasks=4, images=4, at_utc=0.0),
+        finished(0, 3.0, cost_usd=0.03),
+        finished(1, 6.2, Status.FAILED),
+        finished(2, 5.0, Status.REFUSED),
+        finished(3, 5.0, Status.CANCELLED),
+    )
+    line = render_text(fold, 99.0)
+    assert "4 / 4" in line
+    assert "6.2 s · $0.03 · ✕ 1 failed · ⊘ 1 refused · ■ 1 cancelled" in line
+    assert (fold.failed, fold.cancelled, fold.left_s(99.0)) == (2, 1, 0.0)
+    assert line.startswith("█" * 20 + " ")
+
+
+def test_the_notice_that_came_last_is_shown() -> None:
+    fold = folded(Notice(text="later", at_utc=2.0), Notice(text="first", at_utc=1.0))
+    assert fold.last_notice == "later"
+    assert "later" in render_html(fold, 3.0)
+
+
+def test_an_empty_fold_says_zero() -> None:
+    assert render_text(Fold(), 0.0) == "░" * 20 + " 0 / 0"
