@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from nbimg import session
 from nbimg.config import SETTINGS
-from nbimg.errors import InputError
+from nbimg.errors import InputError, OptionError
 from nbimg.job import Job
 from nbimg.keys import PROVIDER_KEYS
 from nbimg.notebook.live import watch
@@ -25,8 +25,8 @@ from nbimg.session import CallOptions
 from nbimg.types import Request
 
 __all__ = [
-    "about",
     "abatch",
+    "about",
     "aedit",
     "agenerate",
     "batch",
@@ -34,6 +34,8 @@ __all__ = [
     "generate",
     "submit",
 ]
+
+_CALL = ("columns", "concurrency", "retries", "timeout", "url_only")
 
 Prompt = str | Request | Mapping[str, Any]
 Mode = Literal["each", "combine"]
@@ -122,14 +124,22 @@ def submit(prompt: Prompt | Sequence[Prompt], **options: Any) -> Job:
         A job: `job.wait()`, `await job`, `job.cancel()`, `job.results`.
     """
     fields, _ = split_keywords(options)
-    prompts = prompt if _several(prompt) else [prompt]
-    return _submitted([_request(item, fields) for item in prompts], "generate", options)
+    return _submitted([_request(item, fields) for item in _listed(prompt)], "generate", options)
 
 
 def about() -> dict[str, Any]:
     """Return what a bug report needs: versions, platform, settings, which keys are there; no secret."""
     own = session.default()
-    packages = ("nbimg", "ipython", "ipykernel", "httpx", "pillow", "torch", "diffusers", "jupyterlab")
+    packages = (
+        "nbimg",
+        "ipython",
+        "ipykernel",
+        "httpx",
+        "pillow",
+        "torch",
+        "diffusers",
+        "jupyterlab",
+    )
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
@@ -154,18 +164,29 @@ def _several(value: Any) -> bool:
 def _request(item: Any, fields: Mapping[str, Any]) -> Request:
     """One request; what the item itself says wins over the call's options."""
     if isinstance(item, Request):
-        stated = set(item.to_dict()) if not item.image else {"image", "mask"}
-        return item.but(**{k: v for k, v in fields.items() if k not in stated})
+        blank = Request("")
+        return item.but(
+            **{k: v for k, v in fields.items() if _equal(getattr(item, k), getattr(blank, k))}
+        )
     if isinstance(item, Mapping):
         return Request.from_dict({**fields, **item})
     return Request(item, **fields)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether a field has its default; an array, which compares piece by piece, has not."""
+    return type(one) is type(other) and bool(one == other)
+
+
+def _listed(prompt: Any) -> list[Any]:
+    return list(prompt) if _several(prompt) else [prompt]
 
 
 def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> list[Request]:
     fields, _ = split_keywords(options)
     several = isinstance(image, Sequence) and not isinstance(image, str | bytes)
     images = list(image) if several else [image]
-    prompts = list(prompt) if _several(prompt) else [prompt]
+    prompts = _listed(prompt)
     if mode == "combine":
         return [_request(item, fields).but(image=tuple(images)) for item in prompts]
     if len(prompts) == 1:
@@ -183,5 +204,10 @@ def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> l
 
 def _submitted(requests: Sequence[Request], task: str, options: Mapping[str, Any]) -> Job:
     _, call = split_keywords(options)
-    known = {name: call[name] for name in ("concurrency", "retries", "timeout", "url_only", "columns") if name in call}
-    return session.default().submit(requests, CallOptions(task=task, share_seed=task == "edit", **known))
+    for name, value in call.items():
+        if name not in _CALL and value:  # --dry-run that is not heard would cost money
+            raise OptionError(f"{name} is an option of cells only.", allowed=_CALL)
+    known = {name: value for name, value in call.items() if name in _CALL}
+    return session.default().submit(
+        requests, CallOptions(task=task, share_seed=task == "edit", **known)
+    )

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nbimg import flags
 from nbimg import options as table
 from nbimg.errors import CellSyntaxError, UnknownNameError
 
@@ -114,7 +115,7 @@ def parse(line: str, body: str | None, *, magic: str = "imggen") -> CellSpec:
     else:
         words, block = list(_read_words(line, 0)), None
     try:
-        values, rest = table.parse_words([word.text for word in words], magic=magic)
+        values, rest = flags.parse_words([word.text for word in words], magic=magic)
     except UnknownNameError as error:
         if body is None:
             error.hint = f"{error.hint or ''} A prompt with such words goes after --.".strip()
@@ -143,7 +144,7 @@ def parse(line: str, body: str | None, *, magic: str = "imggen") -> CellSpec:
     return CellSpec(magic, call, options, images, tuple(blocks))
 
 
-def format(spec: CellSpec) -> tuple[str, str]:
+def format(spec: CellSpec) -> tuple[str, str]:  # noqa: A001 - the way back from `parse`
     """Write a cell: what follows the name of the magic, and the body.
 
     `parse` reads an equal spec from it. Line breaks in the value of an option become blanks, since
@@ -154,7 +155,7 @@ def format(spec: CellSpec) -> tuple[str, str]:
     """
     plain = all(not block.options and "\n" not in block.text for block in spec.blocks)
     call = {name: value for name, value in spec.call.items() if name != "lines" or plain}
-    words = table.format_words({**spec.options, **call})
+    words = flags.format_words({**spec.options, **call})
     if any(image.startswith("-") for image in spec.images):
         line = _quote([*words, "--", *spec.images])
     else:
@@ -164,7 +165,7 @@ def format(spec: CellSpec) -> tuple[str, str]:
     parts: list[str] = []
     for index, block in enumerate(spec.blocks):
         if index or block.options:
-            parts.append(f"--- {_quote(table.format_words(block.options))}".rstrip())
+            parts.append(f"--- {_quote(flags.format_words(block.options))}".rstrip())
         parts.extend(map(_escape_separator, block.text.split("\n")))
     return line, "\n".join(parts)
 
@@ -277,7 +278,7 @@ def _read_blocks(body: str, magic: str) -> list[Block]:
 
 def _read_separator(line: str, number: int, magic: str) -> Mapping[str, Any]:
     words = list(_read_words(line, number, start=3))
-    options, rest = table.parse_words(
+    options, rest = flags.parse_words(
         [word.text for word in words], magic=magic, scope="request", where=f"line {number}"
     )
     if rest:

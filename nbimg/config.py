@@ -11,6 +11,8 @@ default. The first two are the caller's business; this module serves the rest.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -84,8 +86,10 @@ class Rate:
             rate = cls(int(count), float(per))
         except ValueError:
             rate = cls(0, 0.0)
-        if rate.count < 1 or rate.seconds <= 0:
-            raise SettingError(f"rate {text!r} is not COUNT/SECONDS.", hint="Write it like 600/60s.")
+        if rate.count < 1 or not 0 < rate.seconds < math.inf:
+            raise SettingError(
+                f"rate {text!r} is not COUNT/SECONDS.", hint="Write it like 600/60s."
+            )
         return rate
 
 
@@ -139,15 +143,15 @@ class Settings:
         """
         assert key in _PROVIDER_KEYS
         variable = f"NBIMG_{provider}_{key}".upper().replace("-", "_")
-        found = self._config.get("providers", {}).get(provider, {}).get(key)
-        if found is None:
-            found = self._environ.get(variable) or None
-        if found is None:
-            for _, values in self._files():
-                found = values.get("providers", {}).get(provider, {}).get(key)
-                if found is not None:
-                    break
-        return found
+        places = [
+            self._config,
+            {"providers": {provider: {key: self._environ.get(variable) or None}}},
+        ]
+        for values in (*places, *(values for _, values in self._files())):
+            found = values.get("providers", {}).get(provider, {}).get(key)
+            if found is not None:
+                return found
+        return None
 
     def _sources(self) -> list[tuple[str, Mapping[str, Any]]]:
         environment = {
@@ -172,8 +176,10 @@ class Settings:
         return found
 
     def _checked(self, values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-        for name in values:
-            self._known(name, source)
+        for name, value in values.items():
+            setting = self._known(name, source)
+            if setting.type is dict:
+                _convert(setting, value, source)
         return values
 
     @staticmethod
@@ -186,6 +192,13 @@ class Settings:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return what a file says now; it is parsed again only when it has changed."""
+    stat = path.stat()
+    return _parsed(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(path: Path, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -193,16 +206,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingError(f"{path} cannot be read: {error}.") from error
 
 
+def _provider(keys: dict[str, Any], source: str) -> dict[str, Any]:
+    for key in keys:
+        if key not in _PROVIDER_KEYS:
+            raise SettingError(
+                f"no provider setting {key!r} (in {source}).",
+                hint=f"There are {', '.join(_PROVIDER_KEYS)}.",
+            )
+    return keys
+
+
 def _convert(setting: Setting, value: Any, source: str) -> Any:
     kind = setting.type
     try:
         if kind is dict:
-            converted: Any = dict(value)
+            converted: Any = {name: _provider(dict(keys), source) for name, keys in value.items()}
         elif kind is bool and isinstance(value, str):
             converted = {"1": True, "true": True, "0": False, "false": False}[value.lower()]
         else:
             converted = kind(value)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SettingError(
             f"{setting.name} = {value!r} (from {source}) is not a {kind.__name__}."
         ) from error

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -47,11 +47,13 @@ class Expansion:
         requests: Prompts in order; within one, rows first, then columns (row by row).
         rows: A label a row; empty when there are no rows to name.
         columns: A label a column; empty when there are no columns to name.
+        blocks: The number of the prompt, as typed, that each request came from.
     """
 
     requests: tuple[Request, ...]
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = ()
 
 
 class _Hole(NamedTuple):
@@ -128,16 +130,17 @@ def expand(spec: CellSpec, names: Mapping[str, Any]) -> Expansion:
     _check_total(plans)
     grids = [_fill(plan) for plan in plans]
     requests = tuple(request for grid in grids for request in grid.requests)
+    blocks = tuple(number for number, grid in enumerate(grids) for _ in grid.requests)
     if len(requests) == 1:
-        return Expansion(requests)
+        return Expansion(requests, blocks=blocks)
     if len(grids) == 1:
-        return grids[0]
+        return replace(grids[0], blocks=blocks)
     models = {plan.models for plan in plans}
     if len(models) == 1 and len(plans[0].models) > 1:
         columns = grids[0].columns
         rows = tuple(" ".join(request.prompt.split()) for request in requests[:: len(columns)])
-        return Expansion(requests, rows, columns)
-    return Expansion(requests)
+        return Expansion(requests, rows, columns, blocks)
+    return Expansion(requests, blocks=blocks)
 
 
 def escape(text: str) -> str:

@@ -2,7 +2,7 @@
 
 Stage: between the call and planning. Comes in: a path, address, bytes, open file, PIL image, array,
 `replicate` output, record or result. Goes out: bytes and a name for captions. Must not: change pixels
-that need no change: a file without EXIF data is passed on as it is.
+that need no change: a file without such data is passed on as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from nbimg.types import ImageRecord, InputImage, Result
 __all__ = ["clean", "expand_paths", "is_url", "read"]
 
 _IMAGE_SUFFIXES = tuple(pixels.MIMES)
+#: Where Pillow puts XMP and IPTC, which may say where a picture was taken.
+_TELLING = {"xmp", "XML:com.adobe.xmp", "photoshop"}
 
 
 def is_url(value: object) -> bool:
@@ -91,10 +93,10 @@ def read(value: Any) -> tuple[bytes, str]:
 
 
 def clean(data: bytes, name: str) -> bytes:
-    """Return the image upright and without EXIF; the same bytes when there is nothing to do."""
+    """Return the image upright and without EXIF, XMP and IPTC; the same bytes when there is nothing to do."""
     probe = pixels.probe(data, name=name)
     image = pixels.decode(data, name=name)
-    if not image.getexif():
+    if not image.getexif() and not _TELLING & image.info.keys():
         return data
     mime = probe.mime if probe.mime in ("image/jpeg", "image/webp") else "image/png"
     return pixels.encode(pixels.upright(image), mime)
@@ -132,6 +134,9 @@ def _from_record(value: ImageRecord) -> tuple[bytes, str]:
 
 def _from_stream(value: Any) -> tuple[bytes, str]:
     data = value.read()
+    if data == b"" and hasattr(value, "seek"):  # just written, or read before
+        value.seek(0)
+        data = value.read()
     if not isinstance(data, bytes):
         raise ImageInputError("the file is open as text.", hint="Open it with mode 'rb'.")
     return data, Path(str(getattr(value, "name", "") or "image")).name

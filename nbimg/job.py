@@ -30,16 +30,17 @@ class Job:
     """A batch under way.
 
     Args:
-        id: Its name in the journal.
+        job_id: Its name in the journal.
         portal: Where it runs.
         work: Takes a listener and a stop event, returns the results.
 
     Attributes:
+        id: Its name in the journal.
         events: What has happened and was not read yet.
     """
 
-    def __init__(self, id: str, portal: Portal, work: Work) -> None:
-        self.id = id
+    def __init__(self, job_id: str, portal: Portal, work: Work) -> None:
+        self.id = job_id
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._loop = portal.loop()
         self._stop = asyncio.Event()
@@ -96,9 +97,11 @@ class Job:
         return self._awaited().__await__()
 
     async def _awaited(self) -> ResultSet:
+        ended = asyncio.wrap_future(self._future)
         try:
-            return await asyncio.wrap_future(self._future)
+            return await asyncio.shield(ended)  # a wait that is given up must not tear the work
         except asyncio.CancelledError:
+            ended.add_done_callback(lambda done: done.cancelled() or done.exception())  # is heard
             self.cancel()
             raise
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from nbimg.errors import KeyMissingError, UnknownNameError
+from nbimg.errors import KeyMissingError, SettingError, UnknownNameError
 
 __all__ = ["PROVIDER_KEYS", "Keys", "Secret", "redact"]
 
@@ -30,9 +30,14 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        self._value = value
-        if len(value) >= 4:
-            _seen.add(value)
+        self._value = value.strip()
+        if len(self._value) >= 4:
+            _seen.add(self._value)
+        if not (self._value.isascii() and self._value.isprintable()):
+            raise SettingError(
+                "a key has a character that no key has.",
+                hint="Copy it again, without quotes or spaces.",
+            )
 
     def reveal(self) -> str:
         """Return the credential; only for the header of a request to its own provider."""
@@ -92,7 +97,7 @@ class Keys:
         for name, value in (given or {}).items():
             if name not in PROVIDER_KEYS:
                 raise UnknownNameError("provider", name, known=PROVIDER_KEYS)
-            if name == provider and value:
+            if name == provider and str(value).strip():
                 return value if isinstance(value, Secret) else Secret(value)
         for variable in PROVIDER_KEYS.get(provider, ()):
             if variable in self._session:

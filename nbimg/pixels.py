@@ -60,7 +60,7 @@ MIMES: Mapping[str, str] = {
 MAX_PIXELS = 178_956_970  # 0.5 GB as RGB: what Pillow itself refuses
 THUMB_SIDE_PX = 256
 THUMB_SIDE_MIN_PX = 192
-THUMB_BYTES = 12_000  # 16,000 as base64, which leaves 4,000 of the 20,000 that a tile may cost
+THUMB_BYTES = 11_000  # 14,700 as base64, which leaves 5,300 of the 20,000 that a tile may cost
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _SIGNATURES = (
@@ -81,11 +81,13 @@ _NOT_IMAGES = (
     (re.compile(rb"PK\x03\x04"), "a zip archive"),
     (re.compile(rb"\x1f\x8b"), "gzip data"),
     (
-        re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg\b", re.I | re.DOTALL),
+        re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg\b", re.IGNORECASE | re.DOTALL),
         "an SVG drawing",
     ),
     (
-        re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", re.I | re.DOTALL),
+        re.compile(
+            rb"\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+        ),
         "an HTML page",
     ),
     (re.compile(rb"\s*<\?xml"), "an XML document"),
@@ -243,10 +245,26 @@ def thumbnail(data: bytes, *, side_px: int = THUMB_SIDE_PX, max_bytes: int = THU
     tries += [(smallest, quality) for quality in (60, 45, 30, 15, 1)]
     best = b""
     for shape in (picture, _flat(picture)) if picture.mode == "RGBA" else (picture,):
-        for side, quality in tries:
-            best = _saved(_shrunk(shape, side), "WEBP", quality=quality, method=4)
-            if len(best) <= max_bytes:
-                return best
+        best = _fitted(shape, tries, max_bytes)
+        if len(best) <= max_bytes:
+            break
+    return best
+
+
+def _fitted(picture: PIL.Image.Image, tries: Sequence[tuple[int, int]], max_bytes: int) -> bytes:
+    """Return the first of the tries (side, quality) that fits, else the last."""
+    first_px, best = 0, b""
+    first_bytes = 0
+    for side, quality in tries:
+        # A smaller picture has more detail a pixel, so that its share of the area is a lower bound.
+        bound = first_bytes * (side / first_px) ** 2 * quality / 110 if first_px else 0.0
+        if bound > max_bytes and (side, quality) != tries[-1]:
+            continue
+        best = _saved(_shrunk(picture, side), "WEBP", quality=quality, method=4)
+        if len(best) <= max_bytes:
+            break
+        if not first_px:
+            first_px, first_bytes = side, len(best)
     return best
 
 
@@ -277,9 +295,13 @@ def contact_sheet(
         raise ImageInputError("a contact sheet needs at least one picture.")
     pictures = [_flat(_displayable(decode(thumb, name="a thumbnail"))) for thumb in thumbs]
     side, sheet = min(side_px, max(max(picture.size) for picture in pictures)), b""
+    if (
+        max_bytes is not None
+    ):  # a JPEG takes about a tenth of a byte a pixel: do not start far above
+        side = min(side, max(48, round((max_bytes / len(pictures) / 0.1) ** 0.5)))
     while True:
         image = _sheet(pictures, max(1, columns), side, gap_px)
-        for quality in (80, 65, 50, 35):
+        for quality in (75, 50):
             sheet = _saved(image, "JPEG", quality=quality, optimize=True)
             if max_bytes is None or len(sheet) <= max_bytes:
                 return sheet

@@ -18,6 +18,8 @@ from nbimg.types import Capabilities, Field, ModelRef, Request, Size, parse_rati
 
 __all__ = ["Planned", "plan"]
 
+#: Our option → what a person calls it.
+_READABLE = {"negative": "negative prompt", "steps": "step count", "lora": "LoRA"}
 _MIME_WORDS = {
     ".png": ("png",),
     ".jpg": ("jpg", "jpeg"),
@@ -68,6 +70,7 @@ def plan(index: int, request: Request, ref: ModelRef, can: Capabilities, *, seed
     fit.shape()
     for name in ("negative", "steps", "guidance", "strength", "scheduler"):
         fit.option(name, getattr(request, name))
+    fit.option("lora", request.lora or None)
     fit.unknown_words()
     fit.file_format()
     fit.params()
@@ -117,15 +120,18 @@ class _Fit:
             self.ratio((size.width, size.height), f"size {size}")
         elif self.can.default_size is None or size != self.can.default_size:
             asked = f"size {size}" if size else f"aspect ratio {ratio}"
-            self.notices.append(f"{self.ref} has one size only: {asked} dropped.")
+            why = "does not tell what it takes" if self.can.open else "has one size only"
+            self.notices.append(f"{self.ref} {why}: {asked} dropped.")
 
     def ratio(self, wanted: tuple[int, int], what: str) -> None:
         field = self.can.options["ar"]
         allowed = [text for text in field.allowed if re.fullmatch(r"\d+:\d+", str(text))]
-        exact = "{}:{}".format(*wanted)
-        if not allowed or exact in allowed:
+        exact = "{}:{}".format(*parse_ratio("{}:{}".format(*wanted)))
+        if exact in allowed and not what.startswith("size"):
             self.arguments[field.name] = exact
             return
+        if not allowed:
+            allowed = [exact]
         nearest = min(allowed, key=lambda text: _distance(parse_ratio(text), wanted))
         self.arguments[field.name] = nearest
         if _distance(parse_ratio(nearest), wanted) > 1e-9:
@@ -135,9 +141,7 @@ class _Fit:
 
     def nearest_size(self, wanted: Size) -> None:
         field = self.can.options["size"]
-        sizes = [
-            Size.parse(text) for text in field.allowed if re.fullmatch(r"\d+x\d+", str(text))
-        ]
+        sizes = [Size.parse(text) for text in field.allowed if re.fullmatch(r"\d+x\d+", str(text))]
         if not sizes or wanted in sizes:
             self.arguments[field.name] = str(wanted)
             return
@@ -154,7 +158,8 @@ class _Fit:
     def width_and_height(self, wanted: Size) -> None:
         fields = self.can.options["width"], self.can.options["height"]
         width, height = (
-            int(_clamped(field, value)) for field, value in zip(fields, (wanted.width, wanted.height), strict=True)
+            int(_clamped(field, value))
+            for field, value in zip(fields, (wanted.width, wanted.height), strict=True)
         )
         self.arguments[fields[0].name], self.arguments[fields[1].name] = width, height
         if self.request.size is not None and Size(width, height) != wanted:
@@ -164,18 +169,18 @@ class _Fit:
         """One option that either has a field of its own or is dropped with a notice."""
         if value is None:
             return
-        field = self.can.options.get(name)
+        field, called = self.can.options.get(name), _READABLE.get(name, name)
         if field is None:
-            self.notices.append(f"{self.ref} takes no {name}: dropped.")
+            self.notices.append(f"{self.ref} takes no {called}: dropped.")
             return
         if field.type in ("integer", "number"):
             fitted = _clamped(field, value)
             if fitted != value:
-                self.notices.append(f"{self.ref}: {name} {value:g} became {fitted:g}.")
+                self.notices.append(f"{self.ref}: {called} {value:g} became {fitted:g}.")
             value = fitted
         elif field.allowed and value not in field.allowed:
             raise OptionError(
-                f"{self.ref} has no {name} {value!r}.",
+                f"{self.ref} has no {called} {value!r}.",
                 allowed=[str(item) for item in field.allowed],
                 hint=f"It has: {', '.join(map(str, field.allowed))}.",
             )
@@ -220,6 +225,7 @@ class _Fit:
         """One call an image where seeds are taken, so that each can be made again by its own."""
         request, options = self.request, self.can.options
         seed_field, count_field = options.get("seed"), options.get("n")
+        span = int((seed_field and seed_field.maximum) or 2**32 - 1) + 1
         explicit = None if seed_field is None else self.arguments.pop(seed_field.name, None)
         base = next(value for value in (request.seed, explicit, seed) if value is not None)
         if request.seed is not None and seed_field is None:
@@ -233,7 +239,8 @@ class _Fit:
             "mask_field": options["mask"].name if request.mask is not None else "mask",
         }
         if seed_field is not None:
-            span = int(seed_field.maximum or 2**32 - 1) + 1
+            if base >= span:
+                self.notices.append(f"{self.ref}: seed {base} became {base % span}.")
             seeds = [(base + k) % span for k in range(n)]
             return tuple(
                 Call(arguments={**self.arguments, seed_field.name: value}, seed=value, **shared)
@@ -280,7 +287,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 def _check(ref: ModelRef, field: Field, value: Any) -> None:
     wanted = _TYPES.get(field.type)
-    if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+    if wanted and (
+        not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)
+    ):
         raise OptionError(f"{ref}: {field.name} is a {field.type}, not {value!r}.")
     if field.allowed and value not in field.allowed:
         raise OptionError(
@@ -289,7 +298,12 @@ def _check(ref: ModelRef, field: Field, value: Any) -> None:
             hint=f"It takes: {', '.join(map(str, field.allowed))}.",
         )
     low, high = field.minimum, field.maximum
-    if field.type in ("integer", "number") and (
-        (low is not None and value < low) or (high is not None and value > high)
-    ):
-        raise OptionError(f"{ref}: {field.name} {value!r} is not between {low:g} and {high:g}.")
+    if field.type not in ("integer", "number"):
+        return
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = (
+            f"between {low} and {high}"
+            if low is not None and high is not None
+            else (f"at least {low}" if high is None else f"at most {high}")
+        )
+        raise OptionError(f"{ref}: {field.name} {value!r} is not {bounds}.")

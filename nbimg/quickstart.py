@@ -56,7 +56,8 @@ def run(folder: Path) -> str:
     html, _ = HTMLExporter().from_notebook_node(notebook)
     page = folder / "quickstart.html"
     page.write_text(html, "utf-8")
-    pictures = sorted((folder / "nbimg-images").glob("*.*"))
+    images = folder / "nbimg-images"
+    pictures = [path for path in images.iterdir() if path.is_file()]
     lines = [
         f"Ran the quick-start notebook in {time.monotonic() - began:.0f} s: {len(pictures)} pictures.",
         f"Pictures:  {(folder / 'nbimg-images').resolve()}",

@@ -6,6 +6,7 @@ tables, a grid. Must not: make images; what it needs from a session is handed in
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -137,22 +138,28 @@ class ResultSet(Sequence[Result]):
         return [self.records[number] for number in numbers]
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Copy every file into a folder, under its own name; return where they are."""
+        """Copy every file into a folder, under its own name or, where that is taken, with a number.
+
+        Returns:
+            Where the copies are, in order.
+        """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        return [r.save(target / r.path.name) for r in self.records if r.path is not None]
+        return [r.save(_free(target / r.path.name)) for r in self.records if r.path is not None]
 
     def retry_failed(self) -> ResultSet:
-        """Make what is missing, and return the whole set in the same order."""
-        missing = [result for result in self if result.status is not Status.OK]
-        if not missing or self._rerun is None:
+        """Make what is missing, with the seeds that it would have had; return the whole set in order."""
+        missing = {
+            result.index: _missing(result) for result in self if result.status is not Status.OK
+        }
+        requests = [request for several in missing.values() for request in several]
+        if not requests or self._rerun is None:
             return self
-        requests = [
-            result.request.but(n=result.request.n - len(result.images)) for result in missing
-        ]
+        fresh = iter(self._rerun(requests))
         made = {
-            old.index: replace(new, index=old.index, request=old.request, images=old.images + new.images)
-            for old, new in zip(missing, self._rerun(requests), strict=True)
+            result.index: _joined(result, list(itertools.islice(fresh, len(missing[result.index]))))
+            for result in self
+            if result.index in missing
         }
         return ResultSet(
             [made.get(result.index, result) for result in self],
@@ -168,7 +175,6 @@ class ResultSet(Sequence[Result]):
         """What the call took, added up over its tasks."""
         attempts = [attempt for result in self for attempt in result.attempts]
         costs = [result.cost_usd for result in self if result.images]
-        firsts = {(id(result), attempt.stage) for result in self for attempt in result.attempts}
         known = [cost for cost in costs if cost is not None]
         return Usage(
             round(sum(r.seconds.running + r.seconds.download for r in self), 3),
@@ -176,7 +182,7 @@ class ResultSet(Sequence[Result]):
             len(self.records),
             len(self.ok),
             len(self.failed),
-            sum(attempt.outcome != "ok" for attempt in attempts) if firsts else 0,
+            sum(map(_retries, self)),
             sum(attempt.outcome == "BusyError" for attempt in attempts),
             sum(known) if len(known) == len(costs) else None,
         )
@@ -185,8 +191,8 @@ class ResultSet(Sequence[Result]):
         """Return JSON data: what was made and what failed, a row a task."""
         return {
             "total_tasks": len(self),
-            "successful_results": [_row(result) for result in self if not result.error],
-            "failed_results": [_row(result) for result in self if result.error],
+            "successful_results": [_row(result) for result in self.ok],
+            "failed_results": [_row(result) for result in self.failed],
         }
 
     def to_pandas(self) -> pd.DataFrame:
@@ -257,6 +263,55 @@ def _row(result: Result) -> dict[str, Any]:
             {"url": image.url, "filename": os.fspath(image.path) if image.path else None}
             for image in result.images
         ]
-    if result.error:
-        row["error"] = str(result.error)
+    if result.status is not Status.OK:
+        row["error"] = str(result.error or f"the task was {result.status}.")
     return row
+
+
+def _retries(result: Result) -> int:
+    """How many attempts failed and were followed by another one of their stage."""
+    failed = sum(a.outcome != "ok" and a.stage not in ("find", "run") for a in result.attempts)
+    again = sum(a.outcome != "ok" and a.stage == "run" for a in result.attempts)
+    last = 0 if result.error is None else max(1, result.request.n - len(result.images))
+    return max(0, failed + again - last)
+
+
+def _missing(result: Result) -> list[Request]:
+    """The requests that make what a result lacks: one a seed where it is known which are there."""
+    request = result.request
+    made = {image.seed for image in result.images}
+    if request.seed is None or None in made:
+        lacking = request.n - len(result.images)
+        return [request.but(n=lacking)] if lacking > 0 else []
+    seeds = [request.seed + k for k in range(request.n)]
+    if not made:
+        return [request]
+    return [request.but(n=1, seed=seed) for seed in seeds if seed not in made]
+
+
+def _joined(old: Result, fresh: Sequence[Result]) -> Result:
+    """An old result with what was made since, variants in order."""
+    images = [*old.images, *(image for new in fresh for image in new.images)]
+    if old.request.seed is not None:
+        images.sort(key=lambda image: image.seed or 0)
+    bad = next((new for new in fresh if new.status is not Status.OK), None)
+    costs = [result.cost_usd for result in (old, *fresh)]
+    return replace(
+        fresh[-1],
+        index=old.index,
+        request=old.request,
+        status=Status.OK if bad is None else Status.PARTIAL if images else bad.status,
+        images=tuple(images),
+        error=bad.error if bad else None,
+        attempts=(*old.attempts, *(a for new in fresh for a in new.attempts)),
+        notices=tuple(dict.fromkeys(n for result in (old, *fresh) for n in result.notices)),
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first one with a number that is not taken."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(
+        candidate for candidate in itertools.chain([path], numbered) if not candidate.exists()
+    )

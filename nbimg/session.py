@@ -7,7 +7,9 @@ Must not: parse cell text, or draw.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +23,11 @@ from nbimg.backends.registry import Registry
 from nbimg.choose import Choice, choose
 from nbimg.config import Settings
 from nbimg.engine.limits import Limits
-from nbimg.engine.retry import Policy
-from nbimg.engine.run import Batch, Engine
-from nbimg.errors import GenerationError, ImageInputError, InputError
-from nbimg.events import Event, Finished, Planned as PlannedEvent
+from nbimg.engine.retry import Policy, retrying
+from nbimg.engine.run import Batch, Engine, until
+from nbimg.errors import GenerationError, ImageInputError, NbimgError, StoreWriteError
+from nbimg.events import Event, Finished
+from nbimg.events import Planned as PlannedEvent
 from nbimg.job import Job
 from nbimg.keys import Keys
 from nbimg.plan import Planned, plan
@@ -70,12 +73,12 @@ class Plan:
 
     Attributes:
         tasks: What will be sent, in order.
-        refused: Index → why a task cannot be sent.
+        refused: Index → why a task cannot be sent; it costs no other task.
         note: The line about the model that was chosen.
     """
 
     tasks: tuple[Planned, ...]
-    refused: Mapping[int, InputError]
+    refused: Mapping[int, NbimgError]
     note: str | None = None
 
     @property
@@ -117,22 +120,21 @@ class Session:
             options: What holds for all of them.
 
         Raises:
-            InputError: When an image cannot be read.
             StoreError: When the output folder cannot be written.
         """
         place = self._place()
-        taken = self._taken(requests, place)
+        taken, refused = self._taken(requests, place)
 
         async def work(emit: Callable[[Event], None], stop: asyncio.Event) -> ResultSet:
-            return await self._run(taken, options, place, job_id, emit, stop)
+            return await self._run(job_id, taken, refused, options, place, emit, stop)
 
         job_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         return Job(job_id, self.portal, work)
 
     def plan(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Plan:
         """Return what a call would do; no job is created."""
-        taken = self._taken(requests, self._place())
-        return self.portal.call(self._plan, taken, options)
+        taken, refused = self._taken(requests, self._place())
+        return self.portal.call(self._plan, taken, refused, options)
 
     def close(self) -> None:
         """Close connections, journals and the loop."""
@@ -141,6 +143,7 @@ class Session:
         self.portal.call(self._http.close)
         for place in self._places.values():
             place.journal.close()
+            place.engine.close()
         self._places.clear()
         self.portal.close()
 
@@ -155,71 +158,138 @@ class Session:
             self._places[folder] = _Place(store, journal, engine)
         return self._places[folder]
 
-    def _taken(self, requests: Sequence[Request], place: _Place) -> list[Request]:
-        """Read every image and keep it by its content; addresses are left for the loop."""
-        return [
-            request.but(
-                image=tuple(self._take(image, place) for image in request.image),
-                mask=None if request.mask is None else self._take(request.mask, place),
-            )
-            if request.image or request.mask is not None
-            else request
-            for request in requests
-        ]
+    def _taken(
+        self, requests: Sequence[Request], place: _Place
+    ) -> tuple[list[Request], dict[int, NbimgError]]:
+        """Read every image and keep it by its content; addresses are left for the loop.
+
+        Returns:
+            The requests, and the error of each whose images cannot be read.
+
+        Raises:
+            StoreWriteError: When the output folder cannot be written.
+        """
+        taken, refused = list(requests), {}
+        for index, request in enumerate(requests):
+            try:
+                taken[index] = request.but(
+                    image=tuple(self._take(image, place) for image in request.image),
+                    mask=None if request.mask is None else self._take(request.mask, place),
+                )
+            except StoreWriteError:
+                raise
+            except NbimgError as error:
+                refused[index] = error
+        return taken, refused
 
     @staticmethod
     def _take(image: Any, place: _Place) -> Any:
         return image if inputs.is_url(image) else place.store.take(*inputs.read(image))
 
-    async def _fetched(self, request: Request, place: _Place) -> Request:
+    async def _fetch(self, request: Request, place: _Place, policy: Policy) -> Request:
+        """Read the images that were given as addresses."""
+
         async def fetch(image: Any) -> Any:
             if not inputs.is_url(image):
                 return image
-            reply = await self._http.send("GET", image, follow=True, timeout_s=60)
+            get = functools.partial(self._http.send, "GET", image, follow=True)
+            reply = await retrying("input", get, policy, lambda *_: None)
             if not reply.ok:
                 raise ImageInputError(f"{reply.url} answered {reply.status}, not with an image.")
             name = reply.url.rpartition("/")[2] or reply.url
-            return place.store.take(inputs.clean(reply.content, name), name)
+            clean = await asyncio.to_thread(inputs.clean, reply.content, name)
+            return await asyncio.to_thread(place.store.take, clean, name)
 
-        if not any(map(inputs.is_url, (*request.image, request.mask))):
-            return request
         images = await asyncio.gather(*map(fetch, request.image))
         return request.but(image=tuple(images), mask=await fetch(request.mask))
 
-    async def _plan(self, requests: Sequence[Request], options: CallOptions) -> Plan:
-        """Choose a model for each request, ask what it takes, and fit."""
-        choices = [self._choice(request, options.task) for request in requests]
-        can: dict[ModelRef, Capabilities] = {}
-        for ref in dict.fromkeys(choice.ref for choice in choices):
-            can[ref] = await self.registry.get(ref.provider).capabilities(ref.model)
-        tasks, refused = [], {}
+    async def _prepared(
+        self,
+        requests: list[Request],
+        refused: dict[int, NbimgError],
+        options: CallOptions,
+        place: _Place,
+        policy: Policy,
+    ) -> Plan:
+        """Fetch, in place, the images that were given as addresses, and plan."""
+        for index, request in enumerate(requests):
+            if any(map(inputs.is_url, (*request.image, request.mask))) and index not in refused:
+                try:
+                    requests[index] = await self._fetch(request, place, policy)
+                except NbimgError as error:
+                    refused[index] = error
+        return await self._plan(requests, refused, options)
+
+    async def _plan(
+        self,
+        requests: Sequence[Request],
+        unread: Mapping[int, NbimgError],
+        options: CallOptions,
+    ) -> Plan:
+        """Choose a model for each request, ask what it takes, and fit.
+
+        Raises:
+            NbimgError: When there is no task that can be sent: the first reason.
+        """
+        chosen: dict[tuple[str | None, str], Choice] = {}
+        can: dict[ModelRef, Capabilities | NbimgError] = {}
+        tasks, refused = [], dict(unread)
         shared = secrets.randbelow(2**31)
-        for index, (request, choice) in enumerate(zip(requests, choices, strict=True)):
+        for index, request in enumerate(requests):
+            if index in refused:
+                continue
+            kind = (request.model, "edit" if request.image else options.task)
             seed = shared if options.share_seed else secrets.randbelow(2**31)
             try:
-                tasks.append(plan(index, request, choice.ref, can[choice.ref], seed=seed))
-            except InputError as error:
+                choice = chosen.get(kind) or self._choice(*kind)
+                chosen[kind] = choice
+                takes = can.get(choice.ref) or await self._takes(choice.ref, options)
+                can[choice.ref] = takes
+                if isinstance(takes, NbimgError):
+                    refused[index] = takes
+                else:
+                    tasks.append(plan(index, request, choice.ref, takes, seed=seed))
+            except NbimgError as error:
                 refused[index] = error
         if refused and not tasks:
-            raise next(iter(refused.values()))
-        note = next((choice.note for choice in choices if choice.note), None)
+            raise refused[min(refused)]
+        note = next((choice.note for choice in chosen.values() if choice.note), None)
         return Plan(tuple(tasks), refused, note)
 
-    def _choice(self, request: Request, task: str) -> Choice:
-        kind = "edit" if request.image else task
-        return choose(request.model, kind, self.settings, self.keys, self.registry)
+    async def _takes(self, ref: ModelRef, options: CallOptions) -> Capabilities | NbimgError:
+        """Ask what a model takes; an error is kept, so that it is asked once."""
+        try:
+            ask = functools.partial(self.registry.get(ref.provider).capabilities, ref.model)
+            return await retrying("schema", ask, self._policy(options), lambda *_: None)
+        except NbimgError as error:
+            return error
+
+    def _policy(self, options: CallOptions) -> Policy:
+        return Policy(
+            self.settings.get("retries", options.retries),
+            self.settings.get("retry_min_s"),
+            self.settings.get("retry_max_s"),
+        )
+
+    def _choice(self, model: str | None, task: str) -> Choice:
+        return choose(model, task, self.settings, self.keys, self.registry)
 
     async def _run(
         self,
-        requests: Sequence[Request],
+        job_id: str,
+        requests: list[Request],
+        refused: dict[int, NbimgError],
         options: CallOptions,
         place: _Place,
-        job_id: str,
         emit: Callable[[Event], None],
         stop: asyncio.Event,
     ) -> ResultSet:
-        requests = [await self._fetched(request, place) for request in requests]
-        planned = await self._plan(requests, options)
+        policy = self._policy(options)
+        planning = asyncio.ensure_future(self._prepared(requests, refused, options, place, policy))
+        if await until({planning}, stop):
+            planning.cancel()
+            return ResultSet([_cancelled(*item) for item in enumerate(requests)])
+        planned = await planning
         emit(
             PlannedEvent(
                 tasks=len(requests),
@@ -227,17 +297,15 @@ class Session:
                 cost_usd=planned.cost_usd,
             )
         )
-        results = {index: _refused(index, requests[index], why) for index, why in planned.refused.items()}
+        results = {
+            index: _refused(index, requests[index], why) for index, why in planned.refused.items()
+        }
         for result in results.values():
             emit(Finished(task=result.index, result=result))
         batch = Batch(
             job_id,
             planned.tasks,
-            Policy(
-                self.settings.get("retries", options.retries),
-                self.settings.get("retry_min_s"),
-                self.settings.get("retry_max_s"),
-            ),
+            policy,
             self.settings.get("timeout", options.timeout),
             options.concurrency,
             options.url_only,
@@ -251,11 +319,13 @@ class Session:
             columns_labels=options.columns_labels,
             columns=self.settings.get("columns", options.columns),
             note=planned.note,
-            rerun=lambda again: self.submit(again, replace(options, rows=(), columns_labels=())).wait(),
+            rerun=lambda again: self.submit(
+                again, replace(options, rows=(), columns_labels=())
+            ).wait(),
         )
 
 
-def _refused(index: int, request: Request, error: InputError) -> Result:
+def _refused(index: int, request: Request, error: NbimgError) -> Result:
     return Result(
         index=index,
         request=request,
@@ -264,6 +334,11 @@ def _refused(index: int, request: Request, error: InputError) -> Result:
         status=Status.FAILED,
         error=ErrorRecord.of(error),
     )
+
+
+def _cancelled(index: int, request: Request) -> Result:
+    asked = request.model
+    return Result(index, request, asked or "", model_asked=asked, status=Status.CANCELLED)
 
 
 def raised(results: ResultSet) -> ResultSet:
@@ -280,11 +355,13 @@ def raised(results: ResultSet) -> ResultSet:
 
 
 _default: Session | None = None
+_making = threading.Lock()
 
 
 def default() -> Session:
     """Return the kernel's session, made at first use."""
     global _default  # noqa: PLW0603  # the one session of the kernel
-    if _default is None:
-        _default = Session()
-    return _default
+    with _making:
+        if _default is None:
+            _default = Session()
+        return _default

@@ -452,8 +452,8 @@ class ErrorRecord:
 
     def exception(self) -> NbimgError:
         """Return the error as an exception of its own class, for `raise … from`."""
-        kind = getattr(errors, self.kind, errors.NbimgError)
-        if issubclass(kind, errors.BackendError):
+        kind = getattr(errors, self.kind, None)
+        if isinstance(kind, type) and issubclass(kind, errors.BackendError):
             return kind(
                 self.message, hint=self.hint, http_status=self.http_status, job_id=self.job_id
             )

@@ -111,7 +111,7 @@ def test_a_prompt_stands_where_its_block_says(body):
     for block in blocks:
         first = block.text.split("\n")[0]
         found = lines[block.line - 1][block.column - 1 :]
-        assert found.startswith(first) or found.startswith("\\" + first)
+        assert found.startswith((first, "\\" + first))
 
 
 @given(st.lists(LINE, min_size=1))

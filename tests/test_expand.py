@@ -1,6 +1,6 @@
 """Variables, alternatives and models: what fans out, in which order, under which labels."""
 
-import datetime
+import datetime as dt
 import pathlib
 
 import pytest
@@ -104,6 +104,12 @@ def test_one_axis_is_the_rows():
     assert (grid.rows, grid.columns) == (("red", "blue"), ())
 
 
+def test_a_list_of_one_item_alone_needs_no_label():
+    grid = expand(parse("", "a { c } car"), {"c": ["red"]})
+    assert [request.prompt for request in grid.requests] == ["a red car"]
+    assert (grid.rows, grid.columns) == ((), ())
+
+
 def test_two_axes_are_rows_and_columns_row_by_row():
     grid = expand(parse("", "{a|b} {x}"), {"x": (1, 2, 3)})
     assert [request.prompt for request in grid.requests] == [
@@ -177,7 +183,7 @@ def test_file_names_and_images_are_never_expanded():
         ("word", ["word"]),
         (0.5, ["0.5"]),
         (True, ["True"]),
-        (datetime.date(2026, 1, 2), ["2026-01-02"]),
+        (dt.date(2026, 1, 2), ["2026-01-02"]),
         (pathlib.PurePosixPath("a/b"), ["a/b"]),
         (["a", 1], ["a", "1"]),
         (("a",), ["a"]),
@@ -274,3 +280,9 @@ def test_as_many_requests_as_allowed_are_made(monkeypatch):
     monkeypatch.setattr(module, "MAX_REQUESTS", 4)
     assert len(prompts("{a|b}{c|d}")) == 4
     assert "at most 4" in str(fail("{a|b}{c|d|e}"))
+
+
+def test_every_request_knows_the_prompt_it_came_from():
+    grid = expand(parse("", "a {red|blue} cat\n---\na dog"), {})
+    assert grid.blocks == (0, 0, 1)
+    assert expand(parse("", "a dog"), {}).blocks == (0,)

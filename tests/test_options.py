@@ -10,22 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbimg.errors import InputError, OptionError, UnknownNameError
+from nbimg.flags import format_words, parse_words
 from nbimg.options import (
     MAGICS,
     OPTIONS,
     find_flags,
     find_names,
-    format_words,
-    parse_words,
-    render_help,
     split_keywords,
     unknown_option,
 )
 from nbimg.types import Request, Size
+from nbimg.usage import render_help
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    | st.text() | st.sampled_from(["95", "true", "'\"x\"'"]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
 )  # fmt: skip
@@ -138,8 +137,10 @@ def test_parameters_of_several_uses_are_merged():
         (["-v", "for"], "-v 'for' is not a name for a variable."),
         (["-m", "a,,b"], "-m 'a,,b' is not a name, or several with commas between them."),
         (["-p", "novalue"], "-p 'novalue' is not KEY=VALUE."),
-        (["--display", "gird"], "--display 'gird' is not one of grid, live, none. "
-                                "Did you mean grid?"),
+        (
+            ["--display", "gird"],
+            "--display 'gird' is not one of grid, live, none. Did you mean grid?",
+        ),
         (["--strict=yes"], "--strict takes no value, so not 'yes'."),
         (["--seed"], "--seed needs a value. Write it like --seed N."),
         (["--seed", "--size", "1x1"], "--seed needs a value. Write it like --seed N."),

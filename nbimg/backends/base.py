@@ -119,12 +119,12 @@ class _Backend(ABC):
     Attributes:
         name: The provider's name in `provider:model`.
         concurrency: Default number of calls at once per account.
-        default_models: Task (`generate`, `edit`) → the model used when none is named.
+        rates: Stage (`create`, `read`) → its default request window.
     """
 
     name: ClassVar[str]
     concurrency: ClassVar[int] = 4
-    default_models: ClassVar[Mapping[str, str]] = {}
+    rates: ClassVar[Mapping[str, Rate]] = {}
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -144,18 +144,7 @@ class _Backend(ABC):
 
 
 class RemoteBackend(_Backend):
-    """A provider that is reached over the network.
-
-    Attributes:
-        rates: Stage (`create`, `read`) → its default request window.
-    """
-
-    rates: ClassVar[Mapping[str, Rate]] = {}
-
-    @property
-    def account(self) -> str:
-        """Name of the account that limits hold for: the provider's, until there are several."""
-        return self.name
+    """A provider that is reached over the network."""
 
     @abstractmethod
     async def create(self, call: Call) -> Prediction:
@@ -182,11 +171,20 @@ class RemoteBackend(_Backend):
             BackendError: When they did not arrive whole; `transient` says if another try can help.
         """
 
-    async def cancel(self, job_id: str) -> None:
-        """Ask the provider to stop a job; nothing where it cannot."""
-        return
+    async def cancel(self, job_id: str) -> Prediction | None:  # noqa: ARG002  # for those who can
+        """Ask the provider to stop a job.
 
-    async def find(self, call: Call, since_utc: float) -> Prediction | None:
+        Returns:
+            How the job stands after that (it may have been finished before); None where the provider
+            cannot stop jobs or does not tell.
+        """
+        return None
+
+    async def find(
+        self,
+        call: Call,  # noqa: ARG002  # for those who can
+        since_utc: float,  # noqa: ARG002
+    ) -> Prediction | None:
         """Look for a job whose create was lost.
 
         Returns:

@@ -6,6 +6,7 @@ adds one through the entry-point group `nbimg.backends` or `register_backend`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 from collections.abc import Callable, Mapping
@@ -76,7 +77,8 @@ class Registry:
 
     def made(self) -> tuple[Backend, ...]:
         """Return the backends that were used so far."""
-        return tuple(self._made.values())
+        with self._lock:
+            return tuple(self._made.values())
 
     def _factory(self, name: str) -> Factory:
         if name in _added:
@@ -90,5 +92,6 @@ class Registry:
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
 
+@functools.cache
 def _entry_points() -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group="nbimg.backends")}

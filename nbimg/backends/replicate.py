@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from nbimg.backends import schema
 from nbimg.backends.base import Call, Context, Output, Prediction, RemoteBackend, State
@@ -48,6 +49,10 @@ BASE_URL = "https://api.replicate.com"
 #: Largest input sent inside the request, in bytes; larger ones are uploaded first.
 MAX_INLINE_BYTES = 256_000
 SCHEMA_TTL_S = 3600.0
+#: How far this machine's clock may be ahead of Replicate's when a lost create is looked for.
+CLOCK_S = 900.0
+#: How many pages of the list are looked through; what is not found by then is not known.
+MAX_PAGES = 20
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _STATES = {
     "starting": State.QUEUED,
@@ -57,7 +62,10 @@ _STATES = {
     "canceled": State.CANCELLED,
     "aborted": State.CANCELLED,
 }
-_REFUSED = re.compile(r"\(?E005\)?|NSFW|flagged as sensitive|safety", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"\bE005\b|NSFW|flagged as sensitive|safety (check|filter|policy|system)|content policy",
+    re.IGNORECASE,
+)
 _TRANSIENT = re.compile(
     r"E1000\b|E6716|E8765|E9243|interrupted; please retry|\(code: PA\)", re.IGNORECASE
 )
@@ -74,6 +82,7 @@ class ReplicateBackend(RemoteBackend):
         super().__init__(context)
         self._http = Http(self.name)
         self._schemas: dict[str, tuple[float, Capabilities]] = {}
+        self._taken: set[str] = set()  # jobs that have an owner: a lost twin is another one
 
     @property
     def _base(self) -> str:
@@ -81,8 +90,8 @@ class ReplicateBackend(RemoteBackend):
 
     async def capabilities(self, model: str) -> Capabilities:
         """Read the model's own schema, at most once an hour."""
-        if model.startswith("deployments/"):
-            return Capabilities(open=True)
+        if model.startswith("deployments/") or _VERSION.fullmatch(model):
+            return Capabilities(open=True)  # the API tells nothing of these
         at, known = self._schemas.get(model, (0.0, None))
         if known is not None and time.monotonic() - at < SCHEMA_TTL_S:
             return known
@@ -124,42 +133,53 @@ class ReplicateBackend(RemoteBackend):
                 http_status=reply.status,
             )
         try:
-            return prediction(_checked(reply).json())
+            made = prediction(_checked(reply).json())
         except ReplyError as error:
             raise OutcomeUnknownError(
                 f"replicate accepted the request, but its answer cannot be read: {error.message}",
                 backend=self.name,
                 http_status=reply.status,
             ) from error
+        self._taken.add(str(made.id))
+        return made
 
     async def poll(self, job_id: str) -> Prediction:
         """Ask how a prediction stands."""
         return prediction(_checked(await self._send("GET", f"/v1/predictions/{job_id}")).json())
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str) -> Prediction | None:
         """Stop a prediction; a finished one is not changed by it."""
-        _checked(await self._send("POST", f"/v1/predictions/{job_id}/cancel", timeout_s=10))
+        try:
+            reply = await self._send("POST", f"/v1/predictions/{job_id}/cancel", timeout_s=10)
+        except OutcomeUnknownError as error:  # asking twice does no harm
+            raise UnreachableError(error.message, backend=self.name, job_id=job_id) from error
+        return prediction(_checked(reply).json())
 
     async def find(self, call: Call, since_utc: float) -> Prediction | None:
-        """Look through the newest predictions for one with the same input.
+        """Look through the newest predictions for one with the same input that nobody owns.
 
         The seed that was sent makes the input its own; without one it cannot be told from its twins.
         """
-        if call.seed is None or call.images:
+        if call.seed is None or call.images or call.mask is not None:
             return await super().find(call, since_utc)
-        url: str | None = f"{self._base}/v1/predictions"
-        for _ in range(10):
-            if url is None:
-                return None
-            page = _checked(await self._send("GET", url)).json()
-            for row in page.get("results", ()):
-                if _created_utc(row) < since_utc - 60:
+        query = ""
+        for _ in range(MAX_PAGES):
+            page = _checked(await self._send("GET", f"/v1/predictions{query}")).json()
+            rows = page.get("results") if isinstance(page, Mapping) else None
+            if not isinstance(rows, list):
+                raise ReplyError("replicate's list of predictions is none.", backend=self.name)
+            for row in rows:
+                if _created_utc(row) < since_utc - CLOCK_S:
                     return None
-                if _same_input(row.get("input"), call):
-                    return await self.poll(row["id"])
-            following = page.get("next")
-            url = following if following and origin(following) == origin(self._base) else None
-        return None
+                if row["id"] not in self._taken and _same_input(row.get("input"), call):
+                    self._taken.add(row["id"])
+                    return Prediction(row["id"], State.QUEUED)
+            if not page.get("next"):
+                return None
+            query = "?" + urlsplit(page["next"]).query  # its host may be that of another base URL
+        raise OutcomeUnknownError(
+            "replicate's list of predictions is too long to look through.", backend=self.name
+        )
 
     async def fetch(self, url: str) -> bytes:
         """Download an output; the token goes to the API's own host only."""
@@ -168,13 +188,13 @@ class ReplicateBackend(RemoteBackend):
         own = origin(url) == origin(self._base)
         headers = self._auth() if own else {}
         reply = await self._http.send("GET", url, headers=headers, timeout_s=120, follow=True)
-        if reply.status in (404, 410):
-            raise ReplyError(
-                f"{reply.url} is gone ({reply.status}): replicate keeps outputs for an hour.",
-                backend=self.name,
-                http_status=reply.status,
-            )
-        return _checked(reply).content
+        if reply.ok or reply.status == 429 or reply.status >= 500:
+            return _checked(reply).content
+        gone = reply.status in (404, 410)
+        why = "is gone: replicate keeps outputs for an hour" if gone else "cannot be fetched"
+        raise ReplyError(
+            f"{reply.url} {why} ({reply.status}).", backend=self.name, http_status=reply.status
+        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -193,11 +213,10 @@ class ReplicateBackend(RemoteBackend):
             return f"data:{image.mime};base64,{base64.b64encode(data).decode('ascii')}"
         suffix = image.mime.rpartition("/")[2].replace("jpeg", "jpg")
         part = (f"{image.sha256[:16]}.{suffix}", data, image.mime)
-        reply = await self._send("POST", "/v1/files", files={"content": part}, timeout_s=120)
-        if reply.status >= 500:
-            raise UnreachableError(
-                f"replicate could not take the file ({reply.status}).", backend=self.name
-            )
+        try:
+            reply = await self._send("POST", "/v1/files", files={"content": part}, timeout_s=120)
+        except OutcomeUnknownError as error:  # a file sent twice costs nothing
+            raise UnreachableError("the upload of an image was lost.", backend=self.name) from error
         return str(_checked(reply).json()["urls"]["get"])
 
 
@@ -216,10 +235,11 @@ def target(model: str) -> tuple[str, dict[str, Any]]:
     owner, _, short = name.partition("/")
     if owner == "deployments" and short.count("/") == 1:
         return f"/v1/{name}/predictions", {}
-    if owner and short and "/" not in short and not version:
+    if owner not in ("", "deployments") and short and "/" not in short and not version:
         return f"/v1/models/{name}/predictions", {}
     raise InputError(
-        f"replicate has no model named {model!r}.", hint="Names are OWNER/NAME or OWNER/NAME:VERSION."
+        f"replicate has no model named {model!r}.",
+        hint="Names are OWNER/NAME or OWNER/NAME:VERSION.",
     )
 
 
@@ -297,6 +317,7 @@ def _checked(reply: Reply) -> Reply:
     if reply.ok:
         return reply
     detail, body = _detail(reply)
+    creates_by_name = reply.status == 404 and "/models/" in reply.url
     known: dict[str, Any] = {"backend": "replicate", "http_status": reply.status}
     match reply.status:
         case 401 | 403:
@@ -312,7 +333,11 @@ def _checked(reply: Reply) -> Reply:
             raise BusyError(f"replicate asks to slow down: {detail}", retry_after_s=wait, **known)
         case status if status >= 500:
             raise UnreachableError(f"replicate answered {status}: {detail}", **known)
-    raise RejectedError(f"replicate refused the request ({reply.status}): {detail}", **known)
+    raise RejectedError(
+        f"replicate refused the request ({reply.status}): {detail}",
+        hint="Community models need a version: OWNER/NAME:VERSION." if creates_by_name else None,
+        **known,
+    )
 
 
 def _detail(reply: Reply) -> tuple[str, Mapping[str, Any]]:
@@ -340,8 +365,8 @@ def retry_after_s(headers: Mapping[str, str], body: Mapping[str, Any], text: str
             return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
         except (ValueError, TypeError):
             pass
-    field = body.get("retry_after")
-    if isinstance(field, int | float):
+    field = str(body.get("retry_after", ""))
+    if re.fullmatch(r"\d+(\.\d+)?", field):
         return float(field)
     match = re.search(r"resets in ~?(\d+(?:\.\d+)?)\s*s", text)
     return float(match[1]) if match else None
@@ -352,7 +377,9 @@ def _inline(url: str) -> bytes:
     try:
         return base64.b64decode(payload, validate=True) if head.endswith(";base64") else b""
     except ValueError:
-        raise ReplyError("replicate sent an image that is not base64.", backend="replicate") from None
+        raise ReplyError(
+            "replicate sent an image that is not base64.", backend="replicate"
+        ) from None
 
 
 def _created_utc(row: Mapping[str, Any]) -> float:

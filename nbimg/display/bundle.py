@@ -25,10 +25,10 @@ from nbimg.types import ImageRecord, Result, Status
 __all__ = ["BUDGET_BYTES", "bundle", "render_text"]
 
 BUDGET_BYTES = 20_000
-THUMB_MAX_BYTES = 12_000
+THUMB_MAX_BYTES = pixels.THUMB_BYTES
 SHEET_MAX_BYTES = 120_000
 SHEET_IMAGE_BYTES = 3_500
-SHEET_MIN_BYTES = 2_000
+SHEET_MIN_BYTES = 1_500
 TEXT_LINES = 200
 
 

@@ -58,7 +58,7 @@ def element(
     tag: str,
     *children: Markup | str | None,
     style: Mapping[str, str] | None = None,
-    **attributes: str | int | float | bool | None,
+    **attributes: str | float | bool | None,
 ) -> Markup:
     """Build one element.
 
@@ -92,7 +92,7 @@ def _child(part: Markup | str | None) -> str:
     return part if isinstance(part, Markup) else text(part)
 
 
-def _attribute(name: str, value: str | int | float | bool | None) -> str:
+def _attribute(name: str, value: str | float | bool | None) -> str:
     if value is None or value is False:
         return ""
     if value is True:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbimg.display import words
-from nbimg.display.html import Markup, element
+from nbimg.display.html import Markup, clean, element
 from nbimg.events import (
     Event,
     Finished,
@@ -30,6 +30,13 @@ __all__ = ["Fold", "Hold", "render_html", "render_text"]
 
 RECENT_IMAGES = 20  # the rate is that of the last so many
 KNOWN_FRACTION = 0.1  # of the first picture, before its steps foretell the rest
+_SIGNS = (
+    (Status.PARTIAL, "◐"),
+    (Status.FAILED, "✕"),
+    (Status.REFUSED, "⊘"),
+    (Status.UNKNOWN, "?"),
+    (Status.CANCELLED, "■"),
+)
 _RUNNING = (Started, Submitted, Step, Preview)
 _HELD = (Waiting, Retrying)
 _RANK = {Waiting: 0, Started: 1, Retrying: 2, Submitted: 3, Step: 4, Preview: 4}
@@ -202,15 +209,11 @@ class Fold:
         begin = self._started_utc if self._started_utc is not None else self._first_utc
         if not times or begin is None:
             return None
-        recent = (
-            [time for time in times if time > times[-RECENT_IMAGES - 1]]
-            if (len(times) > RECENT_IMAGES)
-            else []
-        )
-        if recent:
-            begin, made = times[-len(recent) - 1], len(recent)
-        else:
-            made = len(times)
+        made = len(times)
+        if made > RECENT_IMAGES:
+            anchor = times[-RECENT_IMAGES - 1]
+            recent = sum(time > anchor for time in times)
+            begin, made = (anchor, recent) if recent else (begin, made)
         end = times[-1] if self.done >= self.total else max(now_utc, times[-1])
         return made / (end - begin) if end - begin > 0.05 else None
 
@@ -218,15 +221,14 @@ class Fold:
         """Return the seconds that the rest will take; None while that would be a guess."""
         if self.total and self.done >= self.total:
             return 0.0
-        rest = self._images_left()
-        rate = self.rate(now_utc)
+        rate, begun = self.rate(now_utc), self._images_begun()
+        rest = max(self._images_left() - begun, 0.0)
         if rate is not None:
             left = rest / rate
+        elif self._started_utc is not None and begun >= KNOWN_FRACTION:
+            left = (now_utc - self._started_utc) / begun * rest
         else:
-            fraction = self._fractions()
-            if fraction < KNOWN_FRACTION or self._started_utc is None:
-                return None
-            left = (now_utc - self._started_utc) / fraction * rest
+            return None
         hold = self.hold(now_utc)
         return max(left, (hold.until_utc or 0.0) - now_utc if hold else 0.0, 0.0)
 
@@ -242,8 +244,13 @@ class Fold:
         return sum(min(1.0, step.done / step.total) for step in parts if step.total > 0)
 
     def _images_left(self) -> float:
+        """Images that are not on disk, those in the making included."""
         asked = sum(result.request.n for result in self.results)
-        return max(self.images_total - asked - self._fractions(), self.total - self.done, 0.1)
+        return float(max(self.images_total - asked, self.total - self.done))
+
+    def _images_begun(self) -> float:
+        """What the steps of running tasks amount to, in images."""
+        return self._fractions() * self.images_total / self.total if self.total else 0.0
 
 
 def render_html(fold: Fold, now_utc: float) -> Markup:
@@ -274,39 +281,35 @@ def render_text(fold: Fold, now_utc: float, *, width: int = 20) -> str:
     """
     full = round(fold.share() * width)
     bar = "█" * full + "░" * (width - full)
-    said = [" ".join(part.split()) for part in _said(fold, now_utc)]
-    return " · ".join([f"{bar} {_numbers(fold, now_utc)[0]}", *_numbers(fold, now_utc)[1:], *said])
+    return clean(f"{bar} " + " · ".join([*_numbers(fold, now_utc), *_said(fold, now_utc)]))
 
 
 def _numbers(fold: Fold, now_utc: float) -> list[str]:
-    parts = [f"{fold.done:,} / {fold.total:,}"]
-    step, rate, left = fold.step(), fold.rate(now_utc), fold.left_s(now_utc)
-    if step is not None and fold.done < fold.total:
-        parts.append(f"step {step.done} / {step.total}")
-    if rate is not None and fold.total > 1:
-        parts.append(words.rate(rate))
-    if fold.done < fold.total:
-        known = left is not None
-        parts.append(
-            f"{words.duration(_rounded(left or 0.0))} left"
-            if known
-            else f"{words.duration(fold.elapsed_s(now_utc))} so far"
-        )
-    elif fold.total:
-        parts.append(words.duration(fold.elapsed_s(now_utc)))
+    parts = [f"{fold.done:,} / {fold.total:,}", *_pace(fold, now_utc)]
     if fold.cost_usd > 0:
         parts.append(words.money(fold.cost_usd))
     if fold.cached:
         parts.append(f"↺ {fold.cached} cached")
     endings = Counter(result.status for result in fold.results)
-    for status, sign in ((Status.PARTIAL, "◐"), (Status.FAILED, "✕"), (Status.REFUSED, "⊘")):
-        if endings[status]:
-            parts.append(f"{sign} {endings[status]} {status.value}")
-    if endings[Status.UNKNOWN]:
-        parts.append(f"? {endings[Status.UNKNOWN]} unknown")
-    if fold.cancelled:
-        parts.append(f"■ {fold.cancelled} cancelled")
+    parts += [f"{sign} {endings[status]} {status}" for status, sign in _SIGNS if endings[status]]
     return parts
+
+
+def _pace(fold: Fold, now_utc: float) -> list[str]:
+    """How fast it goes and how long it takes yet."""
+    if fold.total == 0:
+        return []
+    parts = []
+    step, rate, left = fold.step(), fold.rate(now_utc), fold.left_s(now_utc)
+    if step is not None and fold.done < fold.total:
+        parts.append(f"step {step.done} / {step.total}")
+    if rate is not None and fold.total > 1:
+        parts.append(words.rate(rate))
+    elapsed = words.duration(fold.elapsed_s(now_utc))
+    if fold.done >= fold.total:
+        return [*parts, elapsed]
+    known = f"{words.duration(_rounded(left))} left" if left is not None else f"{elapsed} so far"
+    return [*parts, known]
 
 
 def _said(fold: Fold, now_utc: float) -> list[str]:
@@ -331,12 +334,18 @@ def _rounded(seconds: float) -> float:
     return float(max(1, round(seconds)))
 
 
+def _earlier(time_utc: float, known_utc: float | None) -> float:
+    return time_utc if known_utc is None else min(time_utc, known_utc)
+
+
 def _later(event: Any, known: Any) -> Any:
     """Return the event that happened later; at the same time, the one that is further on."""
     if known is None:
         return event
-    first, second = ((one.at_utc, _RANK.get(type(one), 0), repr(one)) for one in (known, event))
-    return event if second >= first else known
+    old, new = ((one.at_utc, _RANK[type(one)]) for one in (known, event))
+    if old != new:
+        return event if new > old else known
+    return max(known, event, key=repr)  # whichever, but the same in any order
 
 
 def _hold(event: Event) -> Hold:

@@ -21,7 +21,7 @@ from nbimg.types import ImageRecord, Result, Status
 __all__ = ["STATUS", "Tile", "model_name", "place_of", "render", "seed_of"]
 
 ALT_CHARACTERS = 400
-CAPTION_CHARACTERS = 110
+CAPTION_CHARACTERS = 72  # two lines of a usual tile
 TITLE_CHARACTERS = 600
 ATTEMPTS_SHOWN = 8
 BOX_PADDING_PX = 12
@@ -197,7 +197,7 @@ def _meta(tile: Tile) -> str:
         parts.append(f"seed {seed}")
     parts.append(model_name(result.model))
     if image is not None and image.width:
-        parts.append(f"{image.width}×{image.height}")
+        parts.append(f"{image.width}\u00d7{image.height}")
     return " · ".join(parts)
 
 

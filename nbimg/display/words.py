@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
     if not math.isfinite(seconds) or seconds < 0:
         return "0 s"
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     if seconds < 3600:
@@ -83,7 +83,7 @@ def shorten(value: str, limit: int) -> str:
     if not flat[limit - 1 : limit].isspace():
         word = cut.rfind(" ")
         cut = cut[:word] if word > limit * 0.6 else _whole_characters(cut)
-    return cut.rstrip(" ,;:.–-") + "…"
+    return cut.rstrip(" ,;:.-\u2013") + "…"
 
 
 def listed(words: Iterable[str], limit: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""How much may be under way: permits and request windows, one lane for each provider account.
+"""How much may be under way: permits and request windows, shared by all that uses one account.
 
 Stage: below the engine's run. Comes in: a backend and the settings. Goes out: something to wait on.
 Everything here belongs to the kernel's one loop thread, so that all cells share it.
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from nbimg.config import Rate, Settings
 from nbimg.errors import SettingError
 
-__all__ = ["Lane", "Limits", "Window"]
+__all__ = ["Account", "Lane", "Limits", "Window"]
 
 #: A server counts arrivals, not departures: the window is kept this much longer than it says.
 MARGIN = 0.02
@@ -27,65 +27,118 @@ class Window:
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self._passed: deque[float] = deque()
-        self._turn = asyncio.Lock()
 
-    async def wait(self) -> None:
-        """Return when one more request fits; first come, first served."""
-        async with self._turn:
-            span = self.rate.seconds * (1 + MARGIN)
-            while len(self._passed) >= self.rate.count:
-                rest = self._passed[0] + span - time.monotonic()
-                if rest <= 0:
-                    self._passed.popleft()
-                else:
-                    await asyncio.sleep(rest)
-            self._passed.append(time.monotonic())
+    def rest_s(self) -> float:
+        """Return the seconds until one more request fits; 0 or less: now."""
+        now, span = time.monotonic(), self.rate.seconds * (1 + MARGIN)
+        while self._passed and self._passed[0] + span <= now:
+            self._passed.popleft()
+        over = len(self._passed) - self.rate.count
+        return self._passed[over] + span - now if over >= 0 else 0.0
+
+    def take(self) -> None:
+        """Write down a request."""
+        self._passed.append(time.monotonic())
 
 
-class Lane:
-    """The limits of one account.
+class Account:
+    """What all calls to one account share: how many are under way, the windows, a pause."""
 
-    Args:
-        name: The account's.
-        limit: Calls at once.
-        rates: Stage (`create`, `read`) → request window.
-    """
-
-    def __init__(self, name: str, limit: int, rates: Mapping[str, Rate]) -> None:
-        self.name = name
-        self.limit = limit
-        self._permits = asyncio.Semaphore(limit)
-        self._windows = {stage: Window(rate) for stage, rate in rates.items()}
+    def __init__(self) -> None:
+        self._busy = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._windows: dict[str, Window] = {}
         self._paused_until = 0.0
 
+    def limit(self, rates: Mapping[str, Rate]) -> None:
+        """Set the windows; what has passed is remembered."""
+        for stage, rate in rates.items():
+            self._windows.setdefault(stage, Window(rate)).rate = rate
+
     @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
-        """Hold one of the account's permits."""
-        async with self._permits:
+    async def permit(self, ceiling: int) -> AsyncIterator[None]:
+        """Hold a permit; it is given while fewer than `ceiling` are held, first come, first served."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ceiling, turn))
+        self._wake()
+        try:
+            await turn
             yield
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._busy -= 1
+            self._wake()
+
+    def _wake(self) -> None:
+        """Give free permits to those who wait, and forget those who went away."""
+        for entry in list(self._waiting):
+            ceiling, turn = entry
+            if turn.done():
+                self._waiting.remove(entry)
+            elif self._busy < ceiling:
+                self._busy += 1
+                self._waiting.remove(entry)
+                turn.set_result(None)
 
     async def turn(self, stage: str) -> None:
         """Wait for a request of that stage to fit: no pause, and room in the window."""
-        while (rest := self._paused_until - time.monotonic()) > 0:
-            await asyncio.sleep(rest)
-        if stage in self._windows:
-            await self._windows[stage].wait()
+        window = self._windows.get(stage)
+        async with self._turns.setdefault(stage, asyncio.Lock()):  # first come, first served
+            while (rest := self._rest_s(window)) > 0:  # noqa: ASYNC110  # nobody sets the clock
+                await asyncio.sleep(rest)
+            if window is not None:
+                window.take()
+
+    def _rest_s(self, window: Window | None) -> float:
+        pause = self._paused_until - time.monotonic()
+        return max(pause, window.rest_s()) if window is not None else pause
 
     def pause(self, seconds: float) -> None:
         """Hold back the whole account: a 429 concerns every task of it."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
 
-class Limits:
-    """The lanes of a kernel.
+class Lane:
+    """An account as one call may use it.
 
     Args:
-        settings: Where the user's own limits are.
+        account: Shared with all other calls.
+        limit: How many of this lane's may be under way at once.
+        ceiling: How many of the account's, whoever asks.
+    """
+
+    def __init__(self, account: Account, limit: int, ceiling: int) -> None:
+        self.limit = limit
+        self._account, self._ceiling = account, ceiling
+        self._own = asyncio.Semaphore(limit)
+
+    @asynccontextmanager
+    async def permit(self) -> AsyncIterator[None]:
+        """Hold one of the account's permits."""
+        async with self._own, self._account.permit(self._ceiling):
+            yield
+
+    async def turn(self, stage: str) -> None:
+        """Wait for a request of that stage (`create`, `read`) to fit."""
+        await self._account.turn(stage)
+
+    def pause(self, seconds: float) -> None:
+        """Hold back the whole account: a 429 concerns every task of it."""
+        self._account.pause(seconds)
+
+
+class Limits:
+    """The accounts of a kernel.
+
+    Args:
+        settings: Where the user's own limits are; read anew at each call.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._accounts: dict[str, Account] = {}
+        self._lanes: dict[tuple[str, int, int], Lane] = {}
 
     def lane(
         self, account: str, default: int, rates: Mapping[str, Rate], asked: int | None = None
@@ -97,18 +150,30 @@ class Limits:
             default: The backend's own number of calls at once.
             rates: The backend's own windows.
             asked: `concurrency=` of the call: replaces the default, never a limit that the user set.
+
+        Raises:
+            SettingError: When a limit is no whole number from 1, or a rate has no known form.
         """
-        own = self._settings.provider(account, "concurrency") or self._settings.get("concurrency")
-        try:
-            limit = min(int(own), asked or int(own)) if own else (asked or default)
-        except ValueError:
-            raise SettingError(f"concurrency {own!r} of {account} is not a number.") from None
+        own = self._own(account)
+        ceiling = own or max(default, asked or 0)
+        limit = min((n for n in (own, asked) if n is not None), default=default)
         if limit < 1:
             raise SettingError(f"concurrency {limit} of {account} is below 1.")
         rate = self._settings.provider(account, "rate")
-        if rate:
-            rates = {**rates, "create": Rate.parse(rate)}
-        key = (account, limit)
-        if key not in self._lanes:
-            self._lanes[key] = Lane(account, limit, rates)
-        return self._lanes[key]
+        if rate is not None:
+            rates = {**rates, "create": Rate.parse(str(rate))}
+        shared = self._accounts.setdefault(account, Account())
+        shared.limit(rates)
+        return self._lanes.setdefault((account, limit, ceiling), Lane(shared, limit, ceiling))
+
+    def _own(self, account: str) -> int | None:
+        """The user's own limit of calls at once, or None."""
+        own = self._settings.provider(account, "concurrency")
+        own = self._settings.get("concurrency") if own is None else own
+        try:
+            limit = None if own is None else int(own)
+        except (TypeError, ValueError):
+            raise SettingError(f"concurrency {own!r} of {account} is not a number.") from None
+        if limit is not None and limit < 1:
+            raise SettingError(f"concurrency {limit} of {account} is below 1.")
+        return limit

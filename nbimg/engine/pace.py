@@ -20,10 +20,15 @@ class Pace:
     def __init__(self) -> None:
         self._expected_s: float | None = None
 
-    def learn(self, seconds: float) -> None:
-        """Take in how long a job took."""
+    def learn(self, seconds: float, polls: int) -> None:
+        """Take in a job that had ended when it was asked for the `polls`-th time.
+
+        One that had ended at the first look took any time up to that: half of it is the best guess,
+        and a model that is quicker than the guess brings it down job by job.
+        """
+        guess = seconds / 2 if polls <= 1 else seconds
         known = self._expected_s
-        self._expected_s = seconds if known is None else 0.7 * known + 0.3 * seconds
+        self._expected_s = guess if known is None else 0.7 * known + 0.3 * guess
 
     def wait_s(self, elapsed_s: float, polls: int) -> float:
         """Return the seconds to wait before the next poll.
@@ -36,6 +41,8 @@ class Pace:
         if expected is None:
             return min(LONGEST_S, FIRST_S * 1.3**polls)
         if polls == 0:
-            return 0.0 if expected < INSTANT_S else max(SHORTEST_S, 0.9 * expected - elapsed_s)
+            rest = 0.9 * expected - elapsed_s
+            # one cold start must not make the next jobs, which are quick, wait as long
+            return 0.0 if expected < INSTANT_S else min(LONGEST_S, max(SHORTEST_S, rest))
         overdue = max(0.0, elapsed_s - expected)
         return min(LONGEST_S, max(SHORTEST_S, 0.08 * expected + 0.15 * overdue))

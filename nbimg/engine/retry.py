@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import tenacity
 
-from nbimg.errors import BackendError
+from nbimg.errors import BackendError, JobFailedError
 
 __all__ = ["Policy", "may_retry", "retrying"]
 
@@ -37,11 +37,14 @@ class Policy:
 def may_retry(stage: str, error: BaseException) -> bool:
     """Whether `stage` may be tried again after `error`.
 
-    A create only when it was provably not accepted; a read whenever the fault can pass.
+    A create only when it was provably not accepted; a job only when it failed there for a reason that
+    its provider calls passing; a read whenever the fault can pass.
     """
     if not isinstance(error, BackendError):
         return False
-    return error.resubmit if stage == "create" else error.transient
+    if stage == "create":
+        return error.resubmit
+    return error.transient and (stage != "run" or isinstance(error, JobFailedError))
 
 
 async def retrying(
@@ -53,7 +56,7 @@ async def retrying(
     """Await `work()` until it succeeds, fails for good, or has used up its attempts.
 
     Args:
-        stage: `create`, `poll` or `download`.
+        stage: `run` (a whole job), `create`, `find`, `poll`, `cancel` or `download`.
         work: Called anew for each attempt.
         policy: How often.
         on_wait: Told before each wait: number of the next attempt, seconds, the error.
@@ -67,7 +70,7 @@ async def retrying(
 
     def wait(state: tenacity.RetryCallState) -> float:
         asked = getattr(_error(state), "retry_after_s", None)
-        return backoff(state) if asked is None else float(asked)
+        return backoff(state) if asked is None else max(0.0, float(asked))
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = _error(state)

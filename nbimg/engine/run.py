@@ -8,10 +8,12 @@ journal. One failed task never costs the others. Must not: draw anything, or kno
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -20,7 +22,7 @@ from nbimg.backends.base import Call, LocalBackend, Output, Prediction, RemoteBa
 from nbimg.backends.registry import Registry
 from nbimg.engine.limits import Lane, Limits
 from nbimg.engine.pace import Pace
-from nbimg.engine.retry import Policy, may_retry, retrying
+from nbimg.engine.retry import Policy, retrying
 from nbimg.engine.task import Task
 from nbimg.errors import (
     BackendError,
@@ -31,6 +33,7 @@ from nbimg.errors import (
     OutcomeUnknownError,
     ReplyError,
     StoreError,
+    UnreachableError,
 )
 from nbimg.events import Event, Finished, Listener, Retrying, Started, Step, Submitted, Waiting
 from nbimg.keys import redact
@@ -40,7 +43,7 @@ from nbimg.store.journal import Journal
 from nbimg.store.provenance import describe
 from nbimg.types import EncodedImage, ImageRecord, Result
 
-__all__ = ["Batch", "Engine"]
+__all__ = ["Batch", "Engine", "until"]
 
 T = TypeVar("T")
 
@@ -59,7 +62,8 @@ class Batch:
         id: Name of the batch in the journal.
         tasks: In order; the results come in the same order.
         policy: How often a stage is tried.
-        timeout_s: Bound on each call of a task, in seconds; None: only the stages' own.
+        timeout_s: Bound on each call of a task from its permit on, in seconds; None: only the stages'
+            own.
         concurrency: Calls at once per account, in place of the default.
         url_only: Whether to keep the provider's addresses and download nothing.
     """
@@ -79,6 +83,7 @@ class _Run:
     batch: Batch
     emit: Listener
     tasks: dict[int, Task]
+    lanes: dict[str, Lane]
     results: dict[int, Result] = field(default_factory=dict)
     cleanups: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -96,9 +101,10 @@ class Engine:
     def __init__(self, registry: Registry, store: Store, journal: Journal, limits: Limits) -> None:
         self._registry = registry
         self._store = store
-        self._journal = journal
+        self.journal = journal
         self._limits = limits
-        self._paces: dict[str, Pace] = defaultdict(Pace)
+        self.paces: dict[str, Pace] = defaultdict(Pace)
+        self._cleanups: set[asyncio.Task[None]] = set()
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="nbimg-disk")
 
     async def run(
@@ -118,13 +124,15 @@ class Engine:
         Raises:
             StoreError: When nothing can be written; nothing was sent then.
         """
+        lanes = self._lanes(batch)
         await self._on_disk(self._store.ready)
-        await self._journal.begin(batch.id, [task.request for task in batch.tasks])
-        run = _Run(batch, emit, {planned.index: Task(planned) for planned in batch.tasks})
+        await self.journal.begin(batch.id, {p.index: p.request for p in batch.tasks})
+        tasks = {planned.index: Task(planned) for planned in batch.tasks}
+        run = _Run(batch, emit, tasks, lanes)
         workers = {asyncio.create_task(work) for work in self._workers(run)}
         stopped = False
         try:
-            stopped = await _until(workers, stop)
+            stopped = await until(workers, stop)
         finally:
             for worker in workers:
                 worker.cancel()
@@ -135,8 +143,17 @@ class Engine:
             for variant in task.open_variants():
                 task.cancelled(variant)
             await self._report(run, task)
-        await self._journal.end(batch.id, "cancelled" if stopped else "done")
+        await self.noted(self.journal.end(batch.id, "cancelled" if stopped else "done"))
         return tuple(run.results[planned.index] for planned in batch.tasks)
+
+    def _lanes(self, batch: Batch) -> dict[str, Lane]:
+        """The lane of every provider that the batch uses."""
+        names = dict.fromkeys(planned.ref.provider for planned in batch.tasks)
+        backends = [self._registry.get(name) for name in names]
+        return {
+            b.name: self._limits.lane(b.name, b.concurrency, b.rates, batch.concurrency)
+            for b in backends
+        }
 
     def _workers(self, run: _Run) -> list[Coroutine[Any, Any, None]]:
         """One worker a remote call; one for all local calls that can share a call."""
@@ -162,14 +179,11 @@ class Engine:
         self, run: _Run, task: Task, variant: int, call: Call, backend: RemoteBackend
     ) -> None:
         """One call from permit to file; every way it can end is written down."""
-        asked = run.batch.concurrency
         try:
-            lane = self._limits.lane(backend.account, backend.concurrency, backend.rates, asked)
-            async with asyncio.timeout(run.batch.timeout_s):
-                images = await _Job(self, run, task, variant, call, backend, lane).go()
+            await _Job(self, run, task, variant, call, backend).go()
         except TimeoutError:
             error = JobFailedError(
-                f"not finished within the time-out of {run.batch.timeout_s:g} s.",
+                f"not finished within the time-out of {run.batch.timeout_s or 0:g} s.",
                 backend=backend.name,
             )
             task.failed(variant, error)
@@ -178,8 +192,6 @@ class Engine:
         except Exception as error:  # a defect here or in a plug-in must not cost the other tasks
             log.exception("task %s failed unexpectedly", task.planned.index)
             task.failed(variant, error)
-        else:
-            task.done(variant, images)
         await self._report(run, task)
 
     # ------------------------------------------------------------------- local
@@ -194,15 +206,19 @@ class Engine:
             run.emit(replace(event, task=members[position][0].planned.index))
 
         try:
-            lane = self._limits.lane(backend.name, backend.concurrency, {}, None)
-            async with lane.permit():
+            async with run.lanes[backend.name].permit():
                 for task, _, _ in members:
-                    self._start(run, task)
+                    self.start(run, task)
                 async for position, image in backend.generate([m[2] for m in members], report):
                     task, variant, call = members[position]
-                    record = await self.save(run, task, call, image, variant)
-                    task.tried("local", at, None, None)
-                    task.done(variant, [record])
+                    try:
+                        record = await self.save(task, call, image, variant + 1)
+                    except NbimgError as error:  # of this image alone
+                        task.tried("local", at, error, None)
+                        task.failed(variant, error)
+                    else:
+                        task.tried("local", at, None, None)
+                        task.done(variant, [record])
                     await self._report(run, task)
         except NbimgError as error:
             failure: Exception = error
@@ -219,15 +235,24 @@ class Engine:
 
     # ------------------------------------------------------------------ shared
 
-    def _start(self, run: _Run, task: Task) -> None:
+    def start(self, run: _Run, task: Task) -> None:
+        """Say so when the first call of a task has its permit."""
         if not task.started:
             task.start()
             run.emit(Started(task=task.planned.index))
 
     async def save(
-        self, run: _Run, task: Task, call: Call, image: EncodedImage, variant: int
+        self, task: Task, call: Call, image: EncodedImage, number: int, *, several: bool = False
     ) -> ImageRecord:
-        """Put an image on disk under the name that the task wants."""
+        """Put an image on disk under the name that the task wants.
+
+        Args:
+            task: The task.
+            call: What was sent.
+            image: Its bytes.
+            number: 1-based place of the image in the task.
+            several: Whether the call alone made several.
+        """
         planned = task.planned
         values = {
             "index": planned.index + 1,
@@ -235,11 +260,15 @@ class Engine:
             "model": str(planned.ref),
             "seed": image.seed,
         }
-        number = variant + 1 if planned.request.output and planned.request.n > 1 else None
+        several = several or planned.request.n > 1
         text = describe(planned.request, planned.ref, call, image.seed)
         return await self._on_disk(
             lambda: self._store.put(
-                image, planned.request.output, values, variant=number, text=text
+                image,
+                planned.request.output,
+                values,
+                variant=number if several and planned.request.output else None,
+                text=text,
             )
         )
 
@@ -251,104 +280,169 @@ class Engine:
         result = task.result()
         run.results[index] = result
         try:
-            await self._journal.finished(run.batch.id, result)
+            await self.noted(self.journal.finished(run.batch.id, result))
+        finally:  # told even when Stop comes in between
+            run.emit(Finished(task=index, result=result))
+
+    @staticmethod
+    async def noted(writing: Awaitable[None]) -> None:
+        """Write to the journal what is only good to know: a full disk must not cost a result."""
+        try:
+            await writing
         except StoreError as error:
             log.warning("%s", error)
-        run.emit(Finished(task=index, result=result))
+
+    def later(self, run: _Run, work: Coroutine[Any, Any, None]) -> None:
+        """Go on after a worker is gone; the batch waits a bounded time for it, the engine keeps it."""
+        cleanup = asyncio.create_task(work)
+        run.cleanups.add(cleanup)
+        self._cleanups.add(cleanup)
+        cleanup.add_done_callback(self._cleanups.discard)
+
+    def close(self) -> None:
+        """Give back the threads."""
+        self._disk.shutdown(wait=False)
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
 
+@dataclass(eq=False)
 class _Job:
     """One remote call on its way: the order of its stages is what keeps money safe."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        run: _Run,
-        task: Task,
-        variant: int,
-        call: Call,
-        backend: RemoteBackend,
-        lane: Lane,
-    ) -> None:
-        self.engine, self.run, self.task, self.variant = engine, run, task, variant
-        self.call, self.backend, self.lane = call, backend, lane
-        self.journal = engine._journal
-        self.number = 0  # of the call in the journal
-        self.job_id: str | None = None
+    engine: Engine
+    run: _Run
+    task: Task
+    variant: int
+    call: Call
+    backend: RemoteBackend
+    number: int = 0  # of the call in the journal
+    job_id: str | None = None
+    lost: OutcomeUnknownError | None = None  # a create of which nobody knows what became
+    lost_at: float = 0.0
+    in_flight: bool = False  # Stop came while a create was on its way
 
-    async def go(self) -> list[ImageRecord]:
+    def __post_init__(self) -> None:
+        self.lane = self.run.lanes[self.backend.name]
+        self.journal = self.engine.journal
+
+    async def go(self) -> None:
         """Create, wait, download; the call is settled only when nothing paid is left to fetch."""
-        async with self.lane.permit():
-            self.engine._start(self.run, self.task)
-            await self.intended()
-            try:
-                prediction = await self.created()
-            except NbimgError as error:
-                lost = isinstance(error, OutcomeUnknownError)
-                await self.settle("unknown" if lost else "failed")
-                raise
-            prediction = await self.waited(prediction)
+        async with asyncio.timeout(None) as bound:
+            async with self.lane.permit():
+                if (limit := self.run.batch.timeout_s) is not None:
+                    bound.reschedule(asyncio.get_running_loop().time() + limit)
+                self.engine.start(self.run, self.task)
+                policy = self.run.batch.policy
+                prediction = await retrying("run", self.ran, policy, self.waiting("run"))
+            began = time.monotonic()
+            images = await self.downloaded(prediction)
+            self.task.download_s = max(self.task.download_s, time.monotonic() - began)
+            self.task.done(self.variant, images)
+        await self.settle("done")
+
+    async def ran(self) -> Prediction:
+        """Create a job and wait for its success; one that failed for a passing reason may be run again."""
+        at = time.time()
+        self.job_id = self.lost = None
+        await self.intended()
+        prediction = await self.waited(await self.created())
+        error = prediction.error
         if prediction.state is not State.DONE:
-            await self.settle(prediction.state.value)
-            raise prediction.error or JobFailedError(
+            error = error or JobFailedError(
                 "the job was cancelled at the provider.", job_id=self.job_id
             )
-        began = time.monotonic()
-        images = await self.downloaded(prediction)
-        self.task.download_s = max(self.task.download_s, time.monotonic() - began)
-        await self.settle("done")
-        return images
+        elif not prediction.outputs:
+            error = ReplyError("the job succeeded without an image.", job_id=self.job_id)
+        if error is not None:
+            self.task.tried("run", at, error, self.job_id)
+            await self.settle(
+                "failed" if prediction.state is State.DONE else prediction.state.value
+            )
+            raise error
+        return prediction
 
     async def intended(self) -> None:
         """The intent is in the journal before the create is sent."""
         ref, index = self.call.ref, self.task.planned.index
-        self.number = await self.journal.intend(
-            self.run.batch.id, index, self.variant, ref.provider, ref.model, self.call.seed
+        writing = asyncio.ensure_future(
+            self.journal.intend(
+                self.run.batch.id, index, self.variant, ref.provider, ref.model, self.call.seed
+            )
         )
+        try:
+            self.number = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            self.engine.later(self.run, self.never_sent(writing))
+            raise
+
+    async def never_sent(self, writing: asyncio.Future[int]) -> None:
+        with contextlib.suppress(StoreError):
+            self.number = await writing
+            await self.settle("cancelled")
 
     async def created(self) -> Prediction:
         """Send the job; its id is in the journal before anything waits for it."""
+        try:
+            return await self.tried("create", self.sent)
+        except OutcomeUnknownError:
+            await self.settle("unknown")
+            raise
+        except NbimgError:
+            await self.settle("failed")
+            raise
+        except asyncio.CancelledError:
+            if not self.in_flight:
+                state = "unknown" if self.lost is not None else "cancelled"
+                self.engine.later(self.run, self.settle(state))
+            raise
+
+    async def sent(self) -> Prediction:
         # shielded: a create that Stop tears in two would be paid for, and nobody would know its id
-        sending = asyncio.ensure_future(self.tried("create", self.create_or_find))
+        sending = asyncio.ensure_future(self.create_or_find())
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            self.later(self.cancel_when_known(sending))
+            self.in_flight = True
+            self.engine.later(self.run, self.cancel_when_known(sending))
             raise
 
     async def create_or_find(self) -> Prediction:
-        since = time.time()
-        try:
-            prediction = await self.backend.create(self.call)
-        except OutcomeUnknownError as lost:
-            await self.lane.turn("read")
+        # a list may lag behind: what was lost is looked for once more before it is sent again
+        prediction = None if self.lost is None else await self.found(self.lost)
+        if prediction is None:
+            began = time.time()
             try:
-                found = await self.backend.find(self.call, since)
-            except BackendError as error:
-                raise lost from error
-            if found is None:
-                again = BusyError(
-                    f"{self.backend.name} never got the request; it is sent again.",
-                    http_status=lost.http_status,
-                )
-                raise again from lost
-            prediction = found
+                prediction = await self.backend.create(self.call)
+            except OutcomeUnknownError as lost:
+                if self.lost is None:
+                    self.lost, self.lost_at = lost, began
+                prediction = await self.found(lost)
+                if prediction is None:
+                    raise UnreachableError(
+                        f"{self.backend.name} never got the request.",
+                        backend=self.backend.name,
+                        http_status=lost.http_status,
+                    ) from lost
         if prediction.id is not None:
             self.job_id = prediction.id
-            try:
-                await self.journal.submitted(self.number, prediction.id)
-            except StoreError as error:  # it runs and is paid for: go on and fetch it
-                log.warning("job %s is not in the journal: %s", prediction.id, error)
+            # when the disk is full now: it runs and is paid for, so go on and fetch it
+            await self.engine.noted(self.journal.submitted(self.number, prediction.id))
             self.emit(Submitted(task=self.task.planned.index, job_id=prediction.id))
         return prediction
+
+    async def found(self, lost: OutcomeUnknownError) -> Prediction | None:
+        """Look for a create that was lost; None when it provably never arrived."""
+        try:
+            return await self.tried("find", lambda: self.backend.find(self.call, self.lost_at))
+        except NbimgError as error:
+            raise lost from error
 
     async def waited(self, prediction: Prediction) -> Prediction:
         """Poll until the job has ended, at the pace that the model has taught."""
         began, polls = time.monotonic(), 0
-        pace = self.engine._paces[self.call.ref.full]
+        pace = self.engine.paces[self.call.ref.full]
         try:
             while not prediction.state.terminal:
                 elapsed = time.monotonic() - began
@@ -359,17 +453,17 @@ class _Job:
                     )
                 await asyncio.sleep(pace.wait_s(elapsed, polls))
                 assert prediction.id is not None
-                job_id = prediction.id
-                prediction = await self.tried("poll", lambda: self.backend.poll(job_id))
+                look = functools.partial(self.backend.poll, prediction.id)
+                prediction = await self.tried("poll", look)
                 polls += 1
                 if prediction.progress is not None:
                     done = round(prediction.progress * 100)
                     self.emit(Step(task=self.task.planned.index, done=done, total=100))
         except asyncio.CancelledError:
             if self.job_id is not None:
-                self.later(self.cancel(self.job_id))
+                self.engine.later(self.run, self.cancel(self.job_id))
             raise
-        pace.learn(time.monotonic() - began)
+        pace.learn(time.monotonic() - began, polls)
         return prediction
 
     async def downloaded(self, prediction: Prediction) -> list[ImageRecord]:
@@ -380,9 +474,21 @@ class _Job:
                 for output in prediction.outputs
                 if output.url
             ]
-        return list(await asyncio.gather(*map(self.saved, prediction.outputs)))
+        several = len(prediction.outputs) > 1
+        saving = [
+            self.saved(output, self.variant + place, several)
+            for place, output in enumerate(prediction.outputs, 1)
+        ]
+        done = await asyncio.gather(*saving, return_exceptions=True)
+        images = [record for record in done if isinstance(record, ImageRecord)]
+        failure = next((error for error in done if isinstance(error, BaseException)), None)
+        if failure is not None:
+            if images:
+                self.task.done(self.variant, images)
+            raise failure
+        return images
 
-    async def saved(self, output: Output) -> ImageRecord:
+    async def saved(self, output: Output, number: int, several: bool) -> ImageRecord:
         async def fetch() -> ImageRecord:
             data = output.data
             if data is None:
@@ -391,8 +497,10 @@ class _Job:
             url = output.url if output.url and not output.url.startswith("data:") else None
             image = EncodedImage(data, seed=self.call.seed, url=url)
             try:
-                return await self.engine.save(self.run, self.task, self.call, image, self.variant)
-            except ImageInputError as error:  # truncated or not an image: fetched again, not paid again
+                return await self.engine.save(self.task, self.call, image, number, several=several)
+            except (
+                ImageInputError
+            ) as error:  # truncated or not an image: fetched again, not paid again
                 raise ReplyError(
                     f"the image did not arrive whole: {error.message}",
                     backend=self.backend.name,
@@ -418,7 +526,7 @@ class _Job:
                 if isinstance(error, BusyError) and error.retry_after_s:
                     self.lane.pause(error.retry_after_s)
                 raise
-            if stage != "poll":
+            if stage not in ("poll", "find"):
                 self.task.tried(stage, at, None, self.job_id)
             return value
 
@@ -440,16 +548,12 @@ class _Job:
         return tell
 
     async def settle(self, state: str) -> None:
-        await self.journal.settled(self.number, state)
+        await self.engine.noted(self.journal.settled(self.number, state))
 
     def emit(self, event: Event) -> None:
         self.run.emit(event)
 
     # ------------------------------------------------------------ cancellation
-
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Go on after this worker is gone; the batch waits a bounded time for it."""
-        self.run.cleanups.add(asyncio.create_task(work))
 
     async def cancel_when_known(self, sending: asyncio.Future[Prediction]) -> None:
         try:
@@ -462,16 +566,18 @@ class _Job:
             await self.cancel(prediction.id)
 
     async def cancel(self, job_id: str) -> None:
-        """Cancel at the provider; a job that cannot be cancelled stays in the journal."""
+        """Cancel at the provider; what cannot be cancelled or is paid for stays in the journal."""
+        ask = functools.partial(self.backend.cancel, job_id)
         try:
-            await self.backend.cancel(job_id)
+            stands = await retrying("cancel", ask, self.run.batch.policy, lambda *_: None)
         except NbimgError as error:
             log.info("job %s could not be cancelled: %s", job_id, redact(str(error)))
             return
-        await self.settle("cancelled")
+        if stands is None or stands.state is not State.DONE:
+            await self.settle("cancelled")
 
 
-async def _until(workers: set[asyncio.Task[None]], stop: asyncio.Event | None) -> bool:
+async def until(workers: Collection[asyncio.Future[Any]], stop: asyncio.Event | None) -> bool:
     """Wait for all workers, or for Stop; return whether it was Stop."""
     if not workers:
         return False
@@ -479,7 +585,7 @@ async def _until(workers: set[asyncio.Task[None]], stop: asyncio.Event | None) -
         await asyncio.wait(workers)
         return False
     stopping = asyncio.create_task(stop.wait())
-    finishing = asyncio.create_task(asyncio.wait(workers))  # type: ignore[arg-type]
+    finishing = asyncio.create_task(asyncio.wait(workers))
     try:
         await asyncio.wait({stopping, finishing}, return_when=asyncio.FIRST_COMPLETED)
         return not finishing.done()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from nbimg.errors import ContentRefusedError, JobFailedError, OutcomeUnknownError
+from nbimg.errors import ContentRefusedError, OutcomeUnknownError, ReplyError
 from nbimg.plan import Planned
 from nbimg.types import Attempt, ErrorRecord, ImageRecord, Result, Seconds, Status
 
@@ -16,7 +16,7 @@ __all__ = ["Task"]
 
 
 class Task:
-    """One task: each of its calls ends with images or with an error.
+    """One task: each of its calls ends with images, with an error, or (a part of them) with both.
 
     Args:
         planned: The task.
@@ -71,8 +71,7 @@ class Task:
     @property
     def settled(self) -> bool:
         """Whether every call has ended."""
-        ended = len(self._images) + len(self._errors) + len(self._cancelled)
-        return ended == len(self.planned.calls)
+        return not self.open_variants()
 
     def open_variants(self) -> tuple[int, ...]:
         """Return the calls that have not ended."""
@@ -84,9 +83,12 @@ class Task:
         planned = self.planned
         images = tuple(image for k in sorted(self._images) for image in self._images[k])
         error = next((self._errors[k] for k in sorted(self._errors)), None)
+        asked = planned.request.n
+        if error is None and not self._cancelled and len(images) < asked:
+            error = ReplyError(f"{planned.ref} made {len(images)} of {asked} images.")
         cost = planned.cost_usd
-        if cost is not None and planned.request.n:
-            cost = cost * min(1.0, len(images) / planned.request.n)
+        if cost is not None:
+            cost *= min(1.0, len(images) / asked)
         now = time.monotonic()
         started = self._started if self._started is not None else now
         return Result(
@@ -108,7 +110,7 @@ class Task:
         )
 
     def _status(self, images: Sequence[ImageRecord], error: Exception | None) -> Status:
-        if not self._errors and not self._cancelled:
+        if error is None and not self._cancelled:
             return Status.OK
         if images:
             return Status.PARTIAL
@@ -116,8 +118,4 @@ class Task:
             return Status.UNKNOWN
         if isinstance(error, ContentRefusedError):
             return Status.REFUSED
-        if error is None or (
-            self._cancelled and isinstance(error, JobFailedError) and error.transient
-        ):
-            return Status.CANCELLED
-        return Status.FAILED
+        return Status.CANCELLED if error is None else Status.FAILED

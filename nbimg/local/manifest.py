@@ -16,6 +16,13 @@ from nbimg.errors import SetupError, UnknownNameError
 
 __all__ = ["Manifest", "find_folder", "read"]
 
+#: Names in `nbimg.json` → arguments of a pipeline's call.
+_ARGUMENTS = {
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "image_guidance": "image_guidance_scale",
+}
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -71,16 +78,27 @@ def read(folder: Path) -> Manifest:
     """
     index = _json(folder / "model_index.json")
     own = _json(folder / "nbimg.json") if (folder / "nbimg.json").is_file() else {}
-    size = own.get("size_px")
+    tasks = {name: dict(card) for name, card in own.get("tasks", {}).items()}
+    size = next((card["size_px"] for card in tasks.values() if "size_px" in card), None)
+    groups = own.get("vocabulary", {})
     return Manifest(
         folder=folder,
         pipeline=str(index.get("_class_name", "")),
-        tasks=own.get("tasks", {}),
+        tasks={
+            name: {_ARGUMENTS[key]: value for key, value in card.items() if key in _ARGUMENTS}
+            for name, card in tasks.items()
+        },
         size_px=(size[0], size[1]) if size else None,
-        slice_conv_in=bool(own.get("slice_conv_in")),
-        vocabulary=frozenset(own.get("vocabulary", ())),
-        about_vocabulary=str(own.get("about_vocabulary", "")),
+        slice_conv_in=any(card.get("slice_conv_in") for card in tasks.values()),
+        vocabulary=frozenset(own.get("known_words", ())),
+        about_vocabulary=_about(groups) if groups else "",
     )
+
+
+def _about(groups: Mapping[str, list[str]]) -> str:
+    """What the model can draw, in a few words of its own, and how to use a bigger one."""
+    listed = "; ".join(", ".join(groups[name]) for name in ("things", "colours", "times"))
+    return f"It draws {listed}. For anything else name a bigger model: %imgmodels lists them."
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,8 +7,12 @@ code from a model's folder, or ask a network. Everything here runs on the backen
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,18 +94,47 @@ class Pipelines:
         return pipe
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the libraries say while they load out of the notebook, errors excepted."""
+    names = ("diffusers", "transformers")
+    for name in names:  # each sets its own level when it is first imported
+        importlib.import_module(f"{name}.utils.logging")
+    levels = {name: logging.getLogger(name).level for name in names}
+    bars = [
+        module
+        for name in (f"{package}.utils.logging" for package in names)
+        if (module := sys.modules.get(name)) is not None and module.is_progress_bar_enabled()
+    ]
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        for module in bars:
+            module.disable_progress_bar()
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for module in bars:
+            module.enable_progress_bar()
+
+
 def _load(manifest: Manifest, device: str, dtype: torch.dtype) -> Any:
     _, diffusers = needed()
-    kind = getattr(diffusers, manifest.pipeline, None)
+    with _quiet():
+        kind = getattr(diffusers, manifest.pipeline, None)
     if kind is None:
         raise SetupError(
             f"{manifest.folder} wants {manifest.pipeline!r}, which this diffusers does not have.",
             hint="pip install -U diffusers",
         )
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    number = {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}
     try:
-        pipe = kind.from_pretrained(
-            manifest.folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        with _quiet():
+            pipe = kind.from_pretrained(
+                manifest.folder, use_safetensors=True, local_files_only=True, **number
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise JobFailedError(
             f"{manifest.folder} cannot be loaded: {str(error).splitlines()[0]}", backend="local"
@@ -125,7 +158,14 @@ def _sliced(pipe: Any) -> Any:
     weights = dict(unet.state_dict())
     weights["conv_in.weight"] = weights["conv_in.weight"][:, :half].clone()
     slim.load_state_dict(weights, assign=True)
-    made = diffusers.StableDiffusionPipeline(
+    with _quiet():
+        made = _made(diffusers, pipe, slim)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _made(diffusers: Any, pipe: Any, slim: Any) -> Any:
+    return diffusers.StableDiffusionPipeline(
         vae=pipe.vae,
         text_encoder=pipe.text_encoder,
         tokenizer=pipe.tokenizer,
@@ -135,5 +175,3 @@ def _sliced(pipe: Any) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    made.set_progress_bar_config(disable=True)
-    return made

@@ -1,4 +1,4 @@
-"""Tab in the first line of our cells: options, models, choices.
+"""Tab in our cells: options, models, choices.
 
 Stage: the front end. Comes in: IPython's completion context. Goes out: the words that fit, and nothing
 else. Must not: ask a network; models come from the catalogue.
@@ -12,24 +12,31 @@ from typing import Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
 from nbimg import catalog
-from nbimg.options import MAGICS, find_flags
+from nbimg.options import MAGICS, Option, Scope, find_flags
 
 __all__ = ["option_matcher"]
 
-_LINE = re.compile(rf"\s*(?:\w+\s*=\s*)?%%?(?P<magic>{'|'.join(MAGICS)})\s(?P<rest>.*)", re.DOTALL)
+_NAMES = "|".join(MAGICS)
+_LINE = re.compile(rf"\s*(?:[\w.]+\s*=\s*)?%%?(?P<magic>{_NAMES})\s(?P<rest>.*)", re.DOTALL)
+_CELL = re.compile(rf"%%(?P<magic>{_NAMES})\b")
+_SEPARATOR = re.compile(r"---\s(?P<rest>.*)", re.DOTALL)
 
 
-@context_matcher()  # type: ignore[untyped-decorator]
+@context_matcher()
 def option_matcher(context: CompletionContext) -> dict[str, Any]:
-    """Complete the options of `%%imggen` and `%%imgedit`."""
+    """Complete the options of `%%imggen` and `%%imgedit`, and those of a `---` line."""
     lines = context.full_text.splitlines() or [""]
     line = lines[min(context.cursor_line, len(lines) - 1)][: context.cursor_position]
-    match = _LINE.fullmatch(line)
+    scope: Scope | None = None
+    cell, match = _CELL.match(lines[0]), _LINE.fullmatch(line)
+    magic = match["magic"] if match else ""
+    if cell and context.cursor_line:
+        magic, match, scope = cell["magic"], _SEPARATOR.fullmatch(line), "request"
     if match is None:
         return {"completions": []}
     words = match["rest"].split()
     typing = "" if match["rest"].endswith((" ", "\t")) or not words else words.pop()
-    found = _candidates(match["magic"], words[-1] if words else "", typing)
+    found = _candidates(find_flags(magic, scope), words[-1] if words else "", typing)
     return {
         "completions": [SimpleCompletion(word, type="option") for word in found],
         "suppress": bool(found),
@@ -37,14 +44,20 @@ def option_matcher(context: CompletionContext) -> dict[str, Any]:
     }
 
 
-def _candidates(magic: str, before: str, typing: str) -> list[str]:
-    flags = find_flags(magic)
+def _candidates(flags: dict[str, Option], before: str, typing: str) -> list[str]:
     option = flags.get(before)
     if option is not None and before in option.flags:
-        if option.name == "model":
-            head, comma, last = typing.rpartition(",")
-            return [head + comma + name for name in catalog.entries() if name.startswith(last)]
-        return [choice for choice in option.choices if choice.startswith(typing)]
-    if not typing.startswith("-"):
-        return []
-    return [flag for flag in flags if flag.startswith(typing)]
+        return _values(option, typing)
+    flag, equals, value = typing.partition("=")
+    if equals and flag in flags:
+        return [f"{flag}={word}" for word in _values(flags[flag], value)]
+    if typing and not typing.startswith("-"):
+        return []  # the beginning of a file name, or of the prompt of a line magic
+    return [flag for flag in flags if flag.startswith(typing or "--")]
+
+
+def _values(option: Option, typing: str) -> list[str]:
+    if option.name == "model":
+        head, comma, last = typing.rpartition(",")
+        return [head + comma + name for name in catalog.entries() if name.startswith(last)]
+    return [choice for choice in option.choices if choice.startswith(typing)]

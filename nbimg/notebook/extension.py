@@ -6,20 +6,33 @@ twice, or again after unloading, leaves one of each.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from nbimg.notebook.complete import option_matcher
 from nbimg.notebook.magics import NbImg
+from nbimg.options import MAGICS
 
 __all__ = ["load", "unload"]
 
-_NAMES = ("imggen", "imgedit", "imgmodels")
+_NAMES = (*MAGICS, "imgmodels")
+_FIRST_LINE = re.compile(rf"%%(?:{'|'.join(MAGICS)})\s")
+
+
+def _with_body(lines: list[str]) -> list[str]:
+    """Give a cell of one line a body, which IPython demands: `%%imggen --help` needs none."""
+    return [*lines, "\n"] if len(lines) == 1 and _FIRST_LINE.match(lines[0]) else lines
+
+
+# it would make a cell that is being typed look complete; IPython leaves such transforms out there
+_with_body.has_side_effects = True  # type: ignore[attr-defined]
 
 
 def load(shell: Any) -> None:
     """Register the magics and the completion."""
     unload(shell)
     shell.register_magics(NbImg(shell))
+    shell.input_transformers_cleanup.append(_with_body)
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(option_matcher)
 
@@ -29,6 +42,8 @@ def unload(shell: Any) -> None:
     for kind in ("line", "cell"):
         for name in _NAMES:
             shell.magics_manager.magics[kind].pop(name, None)
+    if _with_body in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_with_body)
     shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, NbImg)]
     if shell.Completer is not None and option_matcher in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(option_matcher)

@@ -6,6 +6,8 @@ notebook. Must not: parse, plan or draw by itself; each is a module of its own.
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,19 +15,22 @@ from typing import Any
 import traitlets
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 
-from nbimg import catalog, cell as cells, inputs, session
+from nbimg import catalog, inputs, session
+from nbimg import cell as cells
 from nbimg.config import SETTINGS, Setting
 from nbimg.display.dryrun import render_plan
-from nbimg.errors import GenerationError, InputError, NbimgError
+from nbimg.errors import GenerationError, InputError, NbimgError, SettingError
 from nbimg.expand import expand
 from nbimg.keys import PROVIDER_KEYS
 from nbimg.notebook.live import Live
-from nbimg.options import render_help
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions, Session
 from nbimg.types import Request, Status
+from nbimg.usage import render_help
 
 __all__ = ["NbImg", "StoppedError"]
+
+log = logging.getLogger("nbimg")
 
 
 class StoppedError(KeyboardInterrupt):
@@ -57,15 +62,31 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
 
     def __init__(self, shell: Any, own: Session | None = None) -> None:
         self._session = own or session.default()
-        super().__init__(shell)
-        for setting in SETTINGS:
-            value, source = self._session.settings.find(setting.name)
-            if source != "default":
-                setattr(self, setting.name, value)
-        self.observe(self._configured, names=[setting.name for setting in SETTINGS])
+        super().__init__(shell, parent=None)  # with a parent, one value that is wrong stops it all
+        self._take_profile(shell.config)
+        with self.cross_validation_lock:  # the environment and the files are shown, not copied
+            for setting in SETTINGS:
+                value, source = self._session.settings.find(setting.name)
+                if source != "default":
+                    setattr(self, setting.name, value)
 
-    def _configured(self, change: Any) -> None:
-        self._session.settings.set(change["name"], change["new"])
+    def _take_profile(self, config: Any) -> None:
+        """Take over what ipython_config.py says, and what `%config` said before a reload."""
+        section = config.get("NbImg", {})
+        for setting in SETTINGS:
+            if setting.name in section:
+                try:
+                    setattr(self, setting.name, section[setting.name])
+                except traitlets.TraitError as error:
+                    log.warning("NbImg.%s was left out: %s", setting.name, error)
+
+    @traitlets.validate(*(setting.name for setting in SETTINGS))
+    def _checked(self, proposal: Any) -> Any:
+        try:
+            self._session.settings.set(proposal["trait"].name, proposal["value"])
+        except SettingError as error:
+            raise traitlets.TraitError(str(error)) from error
+        return proposal["value"]
 
     @no_var_expand
     @line_cell_magic
@@ -82,8 +103,15 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
     @no_var_expand
     @line_magic
     def imgmodels(self, line: str) -> None:
-        """List the models that have a short name: what each takes, and whether its key is there."""
+        """List the models that have a short name: what each takes, and whether its key is there.
+
+        %imgmodels            all of them
+        %imgmodels PATTERN    those with the pattern in their names or descriptions, for example flux
+        """
         pattern = line.strip().lower()
+        if pattern in ("-h", "--help"):
+            print(inspect.getdoc(self.imgmodels))
+            return
         rows = []
         for alias, entry in catalog.entries().items():
             if pattern in f"{alias} {entry.ref.full} {entry.about}".lower():
@@ -100,6 +128,10 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         except NbimgError as error:
             error.debug = "--debug" in line.split()
             raise
+        except StoppedError:
+            raise
+        except KeyboardInterrupt:  # before anything was sent, or while a plan was made
+            raise StoppedError("Stopped.") from None
 
     def _made(self, magic: str, line: str, cell: str | None) -> ResultSet | None:
         spec = cells.parse(line, cell, magic=magic)
@@ -139,13 +171,16 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         *,
         line_form: bool,
     ) -> ResultSet | None:
-        live = Live(quiet=show != "live")
+        live = Live(quiet=show != "live", alone=not line_form)
+        live.expect(requests)
         job = self._session.submit(requests, options)
         try:
             results = live.watch(job)
         except KeyboardInterrupt:
             if not job.done:
-                raise
+                live.finish(None)
+                message = "Stopped; the provider has not confirmed it. What is done is on disk."
+                raise StoppedError(message) from None
             results = job.results
             self._keep(results, call)
             live.finish(None if show == "none" else results)
@@ -204,7 +239,8 @@ def _judge(results: ResultSet, *, strict: bool) -> None:
     hint = first.error.hint if first.error else None
     if len(results) > 1:
         message = f"{len(bad)} of {len(results)} tasks failed, the first: {message}"
-    raise GenerationError(message, result=first, hint=hint)
+    cause = first.error.exception() if first.error else None
+    raise GenerationError(message, result=first, hint=hint) from cause
 
 
 NbImg.imggen.__doc__ = render_help("imggen")

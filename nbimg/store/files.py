@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -74,16 +73,18 @@ class Store:
         """
         probe = pixels.probe(image.data)
         name = file_name(template, values, pixels.EXTENSIONS[probe.mime], variant)
+        picture = pixels.decode(image.data, name=name.name)  # truncated images must not pass
         data, mime = image.data, probe.mime
         wanted = pixels.MIMES.get(name.suffix.lower(), mime)
         if wanted != mime:
-            with _clear(self.folder):
-                self._object(data, mime)  # the bytes as they came
-            picture = pixels.decode(data, name=name.name)
-            data, mime = pixels.encode(picture, wanted, text=text), wanted
-        else:
-            pixels.decode(data, name=name.name)  # truncated images must not pass
-            data = embed(data, text or {})
+            try:
+                data, mime = pixels.encode(picture, wanted), wanted
+            except ImageInputError:  # not a format that nbimg writes, or too large for it
+                name = name.with_name(name.name + pixels.EXTENSIONS[mime])
+            else:
+                with _clear(self.folder):
+                    self._object(image.data, probe.mime)  # the bytes as they came
+        data = embed(data, text or {})
         sha256 = hashlib.sha256(data).hexdigest()
         with _clear(self.folder):
             path = self._named(self._object(data, mime, sha256), self.folder / name, sha256)
@@ -150,8 +151,9 @@ class Store:
         return self.hidden / "objects" / sha256[:2] / (sha256 + pixels.EXTENSIONS.get(mime, ".bin"))
 
     def _object(self, data: bytes, mime: str, sha256: str | None = None) -> Path:
-        path = self._object_path(sha256 or hashlib.sha256(data).hexdigest(), mime)
-        if not path.exists():
+        sha256 = sha256 or hashlib.sha256(data).hexdigest()
+        path = self._object_path(sha256, mime)
+        if not _holds(path, sha256):  # a link to it may have been edited in place
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, data, sync=True)
         return path
@@ -164,24 +166,51 @@ class Store:
             path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
             try:
                 os.link(stored, path)
+                return path
             except FileExistsError:
-                if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+                if _same(path, stored, sha256):
                     return path
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT):
                     raise
-                return _copied(stored, path)  # a file system without links
-            else:
-                return path
+                if _copied(stored, path):  # a file system without links
+                    return path
+                if _same(path, stored, sha256):
+                    return path
         raise StoreWriteError(f"{target.parent} has too many files named {target.name}.")
 
 
-def _copied(stored: Path, path: Path) -> Path:
-    with path.open("xb") as file, stored.open("rb") as source:
-        shutil.copyfileobj(source, file)
-        file.flush()
-        os.fsync(file.fileno())
-    return path
+def _holds(path: Path, sha256: str) -> bool:
+    """Whether a file has these bytes."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _same(path: Path, stored: Path, sha256: str) -> bool:
+    """Whether a file has the bytes of an object; most that have not are told by their size."""
+    try:
+        one, other = path.stat(), stored.stat()
+    except OSError:
+        return False
+    if os.path.samestat(one, other):
+        return True
+    return one.st_size == other.st_size and _holds(path, sha256)
+
+
+def _copied(stored: Path, path: Path) -> bool:
+    """Copy an object to a name that is free; False when it is not."""
+    try:
+        path.open("xb").close()  # takes the name, as a link would
+    except FileExistsError:
+        return False
+    try:
+        _write(path, stored.read_bytes(), sync=True)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _write(path: Path, data: bytes, *, sync: bool) -> None:
@@ -193,16 +222,11 @@ def _write(path: Path, data: bytes, *, sync: bool) -> None:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_UMASK)
+        Path(temporary).replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    return _UMASK
 
 
 def _read_umask() -> int:
@@ -222,7 +246,10 @@ def _clear(folder: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message, hint = f"the disk of {folder} is full.", "Free some room and run the cell again."
+            message, hint = (
+                f"the disk of {folder} is full.",
+                "Free some room and run the cell again.",
+            )
         else:
             message = f"{where} cannot be written: {error.strerror or error}."
             hint = "Choose another folder: %config NbImg.output_dir = '…'"

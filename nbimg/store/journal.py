@@ -18,7 +18,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,9 +92,9 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    async def begin(self, batch: str, requests: Sequence[Request]) -> None:
-        """Write down a batch and its tasks, before any is sent."""
-        rows = [(batch, i, json.dumps(request.to_dict())) for i, request in enumerate(requests)]
+    async def begin(self, batch: str, requests: Mapping[int, Request]) -> None:
+        """Write down a batch and its tasks, index → request, before any is sent."""
+        rows = [(batch, index, json.dumps(r.to_dict())) for index, r in requests.items()]
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(
@@ -132,7 +132,9 @@ class Journal:
 
     async def settled(self, call: int, state: str) -> None:
         """Write down how a call ended: `done`, `failed`, `cancelled` or `unknown`."""
-        await self._do(lambda db: db.execute("UPDATE call SET state = ? WHERE id = ?", (state, call)))
+        await self._do(
+            lambda db: db.execute("UPDATE call SET state = ? WHERE id = ?", (state, call))
+        )
 
     async def finished(self, batch: str, result: Result) -> None:
         """Write down what became of a task."""
@@ -191,14 +193,9 @@ class Journal:
                 writes.append(following)
             try:
                 db = db or self._open()
-                outcomes = self._transaction(db, writes)
-            except (sqlite3.Error, OSError) as error:
-                reason = StoreWriteError(
-                    f"the journal {self._path} cannot be written: {error}.",
-                    hint="Nothing was sent. Free some room, or choose another folder: "
-                    "%config NbImg.output_dir = '…'",
-                )
-                outcomes = [(False, reason)] * len(writes)
+                outcomes = self._outcomes(db, writes)
+            except Exception as error:  # whatever it is, those who wait must hear of it
+                outcomes = [(False, self._failure(error))] * len(writes)
             for write, (good, value) in zip(writes, outcomes, strict=True):
                 _settle(write, good, value)
             if stop:
@@ -209,24 +206,43 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_SCHEMA)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
         return db
 
+    def _outcomes(self, db: sqlite3.Connection, writes: Sequence[_Write]) -> list[tuple[bool, Any]]:
+        """One transaction for all; when that fails one for each, so that one costs no other."""
+        try:
+            return [(True, value) for value in self._transaction(db, writes)]
+        except Exception as error:
+            if len(writes) == 1:
+                return [(False, self._failure(error))]
+        return [outcome for write in writes for outcome in self._outcomes(db, [write])]
+
+    def _failure(self, error: Exception) -> StoreWriteError:
+        failure = StoreWriteError(
+            f"the journal {self._path} cannot be written: {error}.",
+            hint="Free some room, or choose another folder: %config NbImg.output_dir = '…'",
+        )
+        failure.__cause__ = error
+        return failure
+
     @staticmethod
-    def _transaction(
-        db: sqlite3.Connection, writes: Sequence[_Write]
-    ) -> list[tuple[bool, Any]]:
+    def _transaction(db: sqlite3.Connection, writes: Sequence[_Write]) -> list[Any]:
         db.execute("BEGIN IMMEDIATE")
         try:
-            outcomes = [(True, write.run(db)) for write in writes]
+            values = [write.run(db) for write in writes]
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        return outcomes
+        return values
 
 
 def _settle(write: _Write, good: bool, value: Any) -> None:

@@ -20,7 +20,9 @@ FIELDS = ("index", "prompt", "model", "seed")
 MAX_BYTES = 255
 _MAX_SLUG = 60
 #: Names that Windows keeps for devices, with any extension.
-_RESERVED = {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
+_RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)
+}
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
@@ -59,14 +61,14 @@ def file_name(
     if template is None:
         seed = values.get("seed")
         stem = slug(str(values.get("prompt", "")))
-        return Path(_legal(stem if seed is None else f"{stem}-{seed}", extension))
+        return Path(_legal(stem, extension if seed is None else f"-{seed}{extension}"))
     filled = _filled(template, values)
     path = _inside(filled, literal="{" not in template)
     known = path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm")
     stem, suffix = (path.stem, path.suffix) if known else (path.name, extension)
-    if variant is not None:
-        stem = f"{stem}_{variant}"
-    return path.parent / _legal(stem, suffix)
+    tail = suffix if variant is None else f"_{variant}{suffix}"
+    folder = path.parent if path.is_absolute() else Path(*map(_legal, path.parent.parts))
+    return folder / _legal(stem, tail)
 
 
 def _filled(template: str, values: Mapping[str, object]) -> str:
@@ -100,10 +102,11 @@ def _inside(name: str, *, literal: bool) -> Path:
     return path
 
 
-def _legal(stem: str, suffix: str) -> str:
-    """Return a file name that every system takes, of at most 255 bytes."""
+def _legal(stem: str, tail: str = "") -> str:
+    """Return a name that every system takes, of at most 255 bytes; `tail` is never cut off."""
     stem = _ILLEGAL.sub("-", stem).strip(" .") or "image"
-    if stem.split(".")[0].lower() in _RESERVED:
-        stem = f"{stem}-"
-    room = MAX_BYTES - len(suffix.encode()) - 8  # a later "-2" must fit as well
-    return stem.encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + suffix
+    if stem.split(".")[0].rstrip().lower() in _RESERVED:
+        stem = f"{stem}-" if "." not in stem else f"-{stem}"
+    room = MAX_BYTES - len(tail.encode()) - 8  # a later "-2" must fit as well
+    cut = stem.encode("utf-8", "ignore")[:room].decode("utf-8", "ignore").rstrip(" .")
+    return (cut or "image") + tail

@@ -54,7 +54,9 @@ def _parameters(request: Request, ref: ModelRef, call: Call, seed: int | None) -
     lines = [call.prompt]
     if request.negative:
         lines.append(f"Negative prompt: {request.negative}")
-    lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items() if value is not None))
+    lines.append(
+        ", ".join(f"{name}: {value}" for name, value in pairs.items() if value is not None)
+    )
     return "\n".join(lines)
 
 
@@ -65,7 +67,7 @@ def embed(data: bytes, text: Mapping[str, str]) -> bytes:
     break it. Layout: PNG specification, third edition, 11.3.3.4 iTXt
     (https://www.w3.org/TR/png-3/#11iTXt, from memory, checked against Pillow by a test).
     """
-    if not text or not data.startswith(_PNG) or b"caBX" in data[:65536]:
+    if not text or not data.startswith(_PNG) or b"caBX" in data:
         return data
     chunks = b"".join(_chunk(key, value) for key, value in text.items())
     header_end = len(_PNG) + 12 + struct.unpack(">I", data[8:12])[0]

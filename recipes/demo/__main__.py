@@ -55,7 +55,7 @@ def _train(stage: str, minutes: float, capacity: int) -> None:
         return
     scenes = pool.Pool(encoder, capacity, random.Random())
     print("encoding the first pictures", flush=True)
-    while len(scenes.edits) < min(2400, capacity):
+    while len(scenes.edits) < min(1200, capacity):
         scenes.renew(16)
     denoiser.train(export.DENOISER, scenes, words.tokenizer(), export.trained_denoiser(), minutes)
 
@@ -66,8 +66,9 @@ def main() -> None:
     if asked.task == "train":
         if any(os.environ.get(name) != value for name, value in _ALLOCATOR.items()):
             # Read by the C library at its start only, hence once more.
-            os.execve(sys.executable, [sys.executable, "-m", "recipes.demo", *sys.argv[1:]],
-                      {**os.environ, **_ALLOCATOR})
+            os.execve(  # noqa: S606 - this very program
+                sys.executable, [sys.executable, "-m", "recipes.demo", *sys.argv[1:]],
+                {**os.environ, **_ALLOCATOR})
         _train(asked.stage, asked.minutes, asked.pool)
     elif asked.task == "export":
         from recipes.demo import export

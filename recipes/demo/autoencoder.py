@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from recipes.demo import checkpoint, loop
@@ -26,7 +28,6 @@ LATENT_CHANNELS = 16
 WIDTH = 32
 NOISE = 0.08  # deviation added to latents: the decoder forgives the denoiser's small errors
 RATES = {"whole": 2.5e-3, "decoder": 1e-3}
-Tensor = torch.Tensor
 
 
 def build() -> AutoencoderTiny:
@@ -70,7 +71,13 @@ def pictures(rng: random.Random, number: int, crop_px: int = SIZE_PX, crops: int
             pixels = np.asarray(draw(sample_training(rng), rng.getrandbits(32)))
         x, y = (rng.randint(0, SIZE_PX - crop_px) for _ in "xy")
         out[index] = pixels[y : y + crop_px, x : x + crop_px]
-    return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return levels_of(out)
+
+
+def levels_of(pixels: NDArray[np.uint8]) -> Tensor:
+    """Return levels -1..1, shape (n, 3, height, width), of pixels (n, height, width, 3)."""
+    levels: Tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return levels
 
 
 def loss_of(made: Tensor, wanted: Tensor) -> Tensor:
@@ -78,34 +85,36 @@ def loss_of(made: Tensor, wanted: Tensor) -> Tensor:
     error = made - wanted
     levels = error.abs().mean() + error.square().mean()
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return levels + 0.7 * edges + functional.avg_pool2d(error, 4).abs().mean()
+    loss: Tensor = levels + 0.7 * edges + functional.avg_pool2d(error, 4).abs().mean()
+    return loss
 
 
 def _spread_loss(latents: Tensor) -> Tensor:
     means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    return means.square().mean() + (deviations - 1).square().mean()
+    loss: Tensor = means.square().mean() + (deviations - 1).square().mean()
+    return loss
 
 
-@torch.no_grad()
 def normalise(model: AutoencoderTiny, rng: random.Random, rounds: int = 24) -> None:
     """Bring the latents to mean 0 and deviation 1 by changing the encoder's last convolution."""
-    latents = torch.cat([model.encoder(pictures(rng, 32)) for _ in range(rounds)])
-    means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    last = model.encoder.layers[-1]
-    first = model.decoder.layers[0]
-    # The decoder's first convolution undoes the change, up to its clamp, which is wide.
-    first.bias += (first.weight.sum((2, 3)) * means).sum(1)
-    first.weight *= deviations[None, :, None, None]
-    last.bias.copy_((last.bias - means) / deviations)
-    last.weight /= deviations[:, None, None, None]
+    with torch.no_grad():
+        latents = torch.cat([model.encoder(pictures(rng, 32)) for _ in range(rounds)])
+        means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        last = model.encoder.layers[-1]
+        first = model.decoder.layers[0]
+        # The decoder's first convolution undoes the change, up to its clamp, which is wide.
+        first.bias += (first.weight.sum((2, 3)) * means).sum(1)
+        first.weight *= deviations[None, :, None, None]
+        last.bias.copy_((last.bias - means) / deviations)
+        last.weight /= deviations[:, None, None, None]
 
 
-@torch.no_grad()
 def psnr(model: AutoencoderTiny, number: int = 64) -> float:
     """Return the peak signal-to-noise ratio in dB on `number` fixed pictures."""
     wanted = pictures(random.Random(7), number)
-    made = torch.cat([model.decoder(model.encoder(part)) for part in wanted.split(16)]).clamp(-1, 1)
-    return float(-10 * ((made - wanted).square().mean() / 4).log10())
+    with torch.no_grad():
+        made = torch.cat([model.decoder(model.encoder(part)) for part in wanted.split(16)])
+    return float(-10 * ((made.clamp(-1, 1) - wanted).square().mean() / 4).log10())
 
 
 def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX,
@@ -148,7 +157,7 @@ def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX,
         optimiser.step()
         optimiser.zero_grad()
         checkpoint.blend(average, model, min(0.995, (age + step + 1) / (age + step + 10)))
-        return loss.item()
+        return float(loss.item())
 
     def rate(step: int, part: float) -> float:
         return RATES[stage] * min(1, (step + 1) / 60, 0.03 + (1 - part) / 0.7)
@@ -158,8 +167,8 @@ def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX,
                                 "average": average.state_dict(),
                                 "optimiser": optimiser.state_dict()})
 
-    steps = loop.run(one, optimiser, minutes, rate, save,
-                     lambda: f"{psnr(average, 16):.2f} dB")
+    steps = loop.run(one, optimiser, minutes=minutes, rate=rate, save=save,
+                     tell=lambda: f"{psnr(average, 16):.2f} dB")
     if whole:
         model.load_state_dict(average.state_dict())
         for each in (model, average):

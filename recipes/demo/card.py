@@ -33,14 +33,13 @@ def table(figures: dict[str, Any]) -> str:
     for kind, values in figures["edit"].items():
         lines.append(f"| {kind} | {values['done']:.2f} | {values['all']:.2f} | "
                      f"{values['ceiling']:.2f} |")
-    lines += ["", f"{figures['number']} held-out scenes and {figures['number_edits']} held-out "
-              f"edits of each kind; {figures['steps']} steps; "
-              f"{figures['seconds_generate']:.2f} s a picture, {figures['seconds_edit']:.2f} s an "
-              f"edit on {figures['threads']} CPU threads; trained for "
-              f"{figures['trained_steps']:,} steps. The judge of kinds is right in "
-              f"{figures['judge']:.3f} of held-out drawings; autoencoder "
-              f"{figures['psnr_db']:.1f} dB."]
-    return "\n".join(lines)
+    last = (
+        f"{figures['number']} held-out scenes and {figures['number_edits']} held-out edits of each "
+        f"kind; {figures['steps']} steps; {figures['seconds_generate']:.2f} s a picture, "
+        f"{figures['seconds_edit']:.2f} s an edit on {figures['threads']} CPU threads; trained for "
+        f"{figures['trained_steps']:,} steps. The judge of kinds is right in "
+        f"{figures['judge']:.3f} of held-out drawings; autoencoder {figures['psnr_db']:.1f} dB.")
+    return "\n".join([*lines, "", last])
 
 
 def text() -> str:

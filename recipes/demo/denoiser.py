@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
@@ -25,7 +25,6 @@ BATCH = 32
 RATE = 2e-3
 KEEP = 0.998  # of the averaged weights at each step
 RENEW = 4  # pairs made anew at every fourth step
-Tensor = torch.Tensor
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -67,7 +66,8 @@ def loss_of(model: nn.ModuleDict, tokens: CLIPTokenizer, batch: Batch) -> Tensor
     states = model["text"](words.encode(tokens, batch.texts)).last_hidden_state
     inputs = torch.cat([mixed, batch.sources], 1)
     flow = model["unet"](inputs, share * 1000, encoder_hidden_states=states).sample
-    return functional.mse_loss(flow, noise - batch.wanted)
+    loss: Tensor = functional.mse_loss(flow, noise - batch.wanted)
+    return loss
 
 
 def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
@@ -102,7 +102,7 @@ def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
         optimiser.zero_grad()
         age = done + step + 1
         checkpoint.blend(average, model, min(KEEP, age / (age + 9)))
-        return loss.item()
+        return float(loss.item())
 
     def rate(step: int, part: float) -> float:
         return RATE * min(1, (step + 1) / 100, 0.02 + (1 - part) / 0.33)
@@ -112,4 +112,5 @@ def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
                                 "average": average.state_dict(),
                                 "optimiser": optimiser.state_dict()})
 
-    loop.run(one, optimiser, minutes, rate, save, lambda: f"pool {len(pool.edits)}")
+    loop.run(one, optimiser, minutes=minutes, rate=rate, save=save,
+             tell=lambda: f"pool {len(pool.edits)}")

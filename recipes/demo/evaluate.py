@@ -66,6 +66,7 @@ def make(pipeline: Any, texts: list[str], sources: list[Image.Image] | None = No
     for first in range(0, len(texts), BATCH):
         part = slice(first, first + BATCH)
         luck = generators(range(first, first + len(texts[part])))
+        call: dict[str, Any]
         if sources is None:
             call = {"guidance_scale": guidance or export.GUIDANCE}
         else:
@@ -75,12 +76,11 @@ def make(pipeline: Any, texts: list[str], sources: list[Image.Image] | None = No
     return made
 
 
-@torch.no_grad()
 def through(model: Any, pictures: list[Image.Image]) -> list[Image.Image]:
     """Return pictures encoded and decoded."""
-    levels = torch.from_numpy(np.stack([np.asarray(each) for each in pictures]))
-    levels = levels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    made = torch.cat([model.decoder(model.encoder(part)) for part in levels.split(BATCH)])
+    levels = autoencoder.levels_of(np.stack([np.asarray(each) for each in pictures]))
+    with torch.no_grad():
+        made = torch.cat([model.decoder(model.encoder(part)) for part in levels.split(BATCH)])
     bytes_ = ((made.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(each) for each in bytes_]
 

@@ -10,21 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from recipes.demo import checkpoint
+from recipes.demo.autoencoder import levels_of
 from recipes.demo.drawing import SIZE_PX, Place, chance, draw, places
 from recipes.demo.optimiser import Optimiser
 from recipes.demo.scenes import KINDS, Scene, sample
 
+Pixels = NDArray[np.uint8]
 SIDE_PX = 40
 CLASSES = (*KINDS, "nothing")
 PATH = checkpoint.RUNS / "judge.pt"
 
 
-def cut(picture: Image.Image, place: Place) -> np.ndarray:
+def cut(picture: Image.Image, place: Place) -> Pixels:
     """Return the square around a place, `SIDE_PX` a side, levels 0-255."""
     x, y, half = place
     reach = 1.2 * half
@@ -40,8 +43,8 @@ def canonical(scene: Scene) -> list[Place]:
     return places(scene, calm)
 
 
-def _examples(rng: random.Random, number: int, held_out: bool) -> tuple[np.ndarray, list[int]]:
-    cuts: list[np.ndarray] = []
+def _examples(rng: random.Random, number: int, held_out: bool) -> tuple[Pixels, list[int]]:
+    cuts: list[Pixels] = []
     names: list[int] = []
     while len(cuts) < number:
         scene = sample(rng)
@@ -57,10 +60,6 @@ def _examples(rng: random.Random, number: int, held_out: bool) -> tuple[np.ndarr
     return np.stack(cuts), names
 
 
-def _tensor(cuts: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(cuts).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def build() -> nn.Sequential:
     """Return the untrained classifier: input (n, 3, 40, 40), output (n, 11)."""
     return nn.Sequential(
@@ -71,7 +70,7 @@ def build() -> nn.Sequential:
     )
 
 
-def train(steps: int = 700, batch: int = 96) -> nn.Sequential:
+def train(steps: int = 450, batch: int = 96) -> nn.Sequential:
     """Train the classifier on drawings, some of them blurred and noisy, and keep it."""
     torch.manual_seed(3)
     rng = random.Random(3)
@@ -79,7 +78,7 @@ def train(steps: int = 700, batch: int = 96) -> nn.Sequential:
     optimiser = Optimiser(model.named_parameters())
     for step in range(steps):
         cuts, names = _examples(rng, batch, held_out=False)
-        levels = _tensor(cuts[:batch])
+        levels = levels_of(cuts[:batch])
         soft = functional.avg_pool2d(levels, 3, 1, 1)
         levels = torch.lerp(levels, soft, torch.rand(batch, 1, 1, 1))
         levels += 0.1 * torch.rand(batch, 1, 1, 1) * torch.randn_like(levels)
@@ -108,10 +107,11 @@ class Judge:
         cuts, names = _examples(random.Random(4), 400, held_out=True)
         self.accuracy = float(np.mean(self.names(cuts) == np.array(names)))
 
-    @torch.no_grad()
-    def names(self, cuts: np.ndarray) -> np.ndarray:
+    def names(self, cuts: Pixels) -> NDArray[np.int64]:
         """Return class numbers, shape (n,), for cuts of shape (n, 40, 40, 3)."""
-        return self.model(_tensor(cuts)).argmax(1).numpy()
+        with torch.no_grad():
+            classes: NDArray[np.int64] = self.model(levels_of(cuts)).argmax(1).numpy()
+        return classes
 
     def see(self, picture: Image.Image, spots: list[Place]) -> list[str]:
         """Return the kind at each place, or ``nothing``."""

@@ -14,6 +14,7 @@ SAVE_EVERY_S = 150.0
 def run(
     one: Callable[[int], float],
     optimiser: torch.optim.Optimizer,
+    *,
     minutes: float,
     rate: Callable[[int, float], float],
     save: Callable[[int], None],

@@ -4,11 +4,14 @@ Every check is a plain rule on pixels at the places the scene prescribes, except
 thing, which the `judge` names. The rules are right on true drawings; how right is reported.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from recipes.demo.drawing import SIZE_PX
-from recipes.demo.judge import Judge, Place, canonical
+from recipes.demo.drawing import SIZE_PX, Place
+from recipes.demo.judge import Judge, canonical
 from recipes.demo.palette import PAINT, SKY
 from recipes.demo.scenes import TIMES, Scene
 
@@ -27,10 +30,11 @@ _BODY = {
 }
 
 
-def _nearest(pixels: np.ndarray) -> np.ndarray:
+def _nearest(pixels: NDArray[Any]) -> NDArray[np.int64]:
     """Return palette indices (n,) for pixels (n, 3)."""
     distance = ((pixels[:, None].astype(np.float32) - _LEVELS) ** 2).sum(-1)
-    return distance.argmin(1)
+    nearest: NDArray[np.int64] = distance.argmin(1)
+    return nearest
 
 
 def background_of(picture: Image.Image) -> str:
@@ -38,7 +42,7 @@ def background_of(picture: Image.Image) -> str:
     pixels = np.asarray(picture)
     frame = np.concatenate([pixels[:5].reshape(-1, 3), pixels[-5:].reshape(-1, 3),
                             pixels[:, :5].reshape(-1, 3), pixels[:, -5:].reshape(-1, 3)])
-    return _NAMES[_nearest(np.median(frame, 0)[None])[0]]
+    return _NAMES[int(_nearest(np.median(frame, 0)[None])[0])]
 
 
 def time_of(picture: Image.Image) -> str:

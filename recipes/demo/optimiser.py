@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 
 def _orthogonal(batch: Tensor) -> Tensor:
@@ -27,14 +26,15 @@ def _orthogonal(batch: Tensor) -> Tensor:
     return x.mT if wide else x
 
 
-class Optimiser(torch.optim.Optimizer):
+class Optimiser(torch.optim.Optimizer):  # type: ignore[misc]
     """Muon for weights of two and more dimensions, Adam for the rest; one rate for both."""
 
     def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], momentum: float = 0.95,
                  betas: tuple[float, float] = (0.9, 0.98)) -> None:
         """Take named parameters; names with ``embedding`` and first and last layers get Adam."""
         self.momentum, self.betas = momentum, betas
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, weight in named:
             if not weight.requires_grad:
                 continue
@@ -44,12 +44,12 @@ class Optimiser(torch.optim.Optimizer):
                                         {"params": others, "matrix": False}]
         super().__init__([group for group in groups if group["params"]], {"lr": 0.0})
 
-    @torch.no_grad()
-    def step(self, _closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, _closure: Any = None) -> None:
         """Move every weight once."""
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            (self._matrices if group["matrix"] else self._adam)(weights, group["lr"])
+        with torch.no_grad():
+            for group in self.param_groups:
+                weights = [weight for weight in group["params"] if weight.grad is not None]
+                (self._matrices if group["matrix"] else self._adam)(weights, group["lr"])
 
     def _matrices(self, weights: list[Tensor], rate: float) -> None:
         shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
+from torch import Tensor
 
 from recipes.demo import captions, edits
+from recipes.demo.autoencoder import levels_of
 from recipes.demo.drawing import draw
 from recipes.demo.scenes import sample_training
 
 EDIT_SHARE = 0.35
 NO_TEXT_SHARE = 0.1
 NO_SOURCE_SHARE = 0.05
-Tensor = torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class Pool:
         self.latents: list[Tensor] = []
         self.next = 0
 
-    @torch.no_grad()
     def renew(self, number: int) -> None:
         """Draw and encode `number` new pairs; the oldest make room when the pool is full."""
         fresh = [_edit(self.rng) for _ in range(number)]
@@ -56,9 +56,9 @@ class Pool:
             seed = self.rng.getrandbits(32)
             pixels.append(np.asarray(draw(edit.source, seed)))
             pixels.append(np.asarray(draw(edit.target, seed, edit.without)))
-        levels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        levels = levels.contiguous(memory_format=torch.channels_last)
-        latents = self.encoder.encode(levels).latents.half().contiguous()
+        levels = levels_of(np.stack(pixels)).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            latents = self.encoder.encode(levels).latents.half().contiguous()
         for edit, pair in zip(fresh, latents.split(2), strict=True):
             if len(self.edits) < self.capacity:
                 self.edits.append(edit)

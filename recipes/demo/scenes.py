@@ -94,7 +94,7 @@ def sample(rng: random.Random) -> Scene:
         background = _background(rng)
         return Scene((_thing(rng, background),), background=background)
     if form < 0.60:
-        kinds = FIGURES if rng.random() < 0.7 else SHAPES
+        kinds: tuple[str, ...] = FIGURES if rng.random() < 0.7 else SHAPES
         return Scene((_thing(rng, kinds=kinds),), time=rng.choice(TIMES))
     if form < 0.62:
         return Scene((), time=rng.choice(TIMES))

@@ -47,19 +47,19 @@ def size_of(data: dict[str, Any], metadata: dict[str, Any]) -> int:
 
 @pytest.fixture(scope="module")
 def thumbs() -> list[bytes]:
-    return [pixels.thumbnail(photo(seed)) for seed in range(6)]
+    return [pixels.thumbnail(photo(seed)) for seed in range(3)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 24, 60])
 def test_noisy_photographs_stay_within_the_budget(thumbs: list[bytes], count: int) -> None:
     order = iter(range(count))
     results = [result(i) for i in range(count)]
-    saved = bundle(results, thumb=lambda image: thumbs[next(order) % 6], base=BASE)
+    saved = bundle(results, thumb=lambda image: thumbs[next(order) % 3], base=BASE)
     assert size_of(*saved) <= BUDGET_BYTES * count
 
 
 def test_a_thumbnail_over_the_limit_is_made_smaller_on_the_way() -> None:
-    large = photo(3)
+    large = photo(3, noise=40.0)
     data, metadata = bundle([result(0)], thumb=lambda image: large, base=BASE)
     assert size_of(data, metadata) <= BUDGET_BYTES
     assert "data:image/webp;base64," in data["text/html"]
@@ -106,7 +106,7 @@ def test_the_text_has_one_line_an_image() -> None:
     lines = render_text([result(0, images=images), result(1, cached=True)], base=BASE).split("\n")
     assert lines[0].startswith("3 images · flux-dev")
     assert lines[1].split() == [
-        "1", "ok", *"a red house at night, gouache".split(), "seed", "4", "out/a.png",
+        "1", "ok", *["a", "red", "house", "at", "night,", "gouache"], "seed", "4", "out/a.png",
     ]  # fmt: skip
     assert "out/b.png" in lines[2]
     assert "cached" in lines[3]

@@ -168,7 +168,7 @@ def test_details_tell_everything_that_decided_the_picture() -> None:
     for words in ("steps: 28", "guidance: 3.5", "negative: dogs", "go_fast: True", "job: job-1"):
         assert words in text
     assert "flux-dev create, 1.2 s: BusyError 429" in text
-    assert "time: queued 0.5 s, making 4.0 s, download 0.5 s" in text
+    assert "time: queued 0.5 s, making 4 s, download 0.5 s" in text
     assert "cost: $0.025" in text
     assert text.count("negative: dropped") == 2  # in the tile, and under the grid
 
@@ -292,7 +292,12 @@ def test_every_image_is_either_embedded_or_linked(
 def test_a_large_set_embeds_sixty_and_links_the_rest() -> None:
     calls: list[ImageRecord] = []
     results = [made(i, f"house {i}") for i in range(100)]
-    shown = page(*results, thumb=lambda image: calls.append(image) or WEBP)
+
+    def thumb(image: ImageRecord) -> bytes:
+        calls.append(image)
+        return WEBP
+
+    shown = page(*results, thumb=thumb)
     assert len(shown.images) == len(calls) == 60
     assert "40 more" in shown.text
     assert "nbimg-images/99_0.png" in shown.links
@@ -307,7 +312,7 @@ def test_the_same_notice_is_told_once() -> None:
 def test_the_summary_adds_up() -> None:
     results = [made(0, images=2), made(1, cached=True), ended(Status.FAILED), made(3)]
     line = grid.summary(results, folder="out")
-    assert line == "4 images · ✕ 1 failed · flux-dev · ↺ 1 cached · 5.0 s · $0.05 · saved in out"
+    assert line == "4 images · ✕ 1 failed · flux-dev · ↺ 1 cached · 5 s · $0.05 · saved in out"
     assert "price unknown" in grid.summary([made(cost_usd=None)])
     assert grid.summary([made(cost_usd=0.0)]).endswith("$0")
 

@@ -107,7 +107,7 @@ def test_no_reason_and_no_notice_escapes_into_html(events: list[Event], text: st
 def test_before_anything_has_finished_the_time_left_is_not_known() -> None:
     fold = folded(Planned(tasks=8, images=8, at_utc=0.0), Started(task=0, at_utc=1.0))
     assert fold.left_s(5.0) is None
-    assert render_text(fold, 5.0).endswith("0 / 8 · 5.0 s so far")
+    assert render_text(fold, 5.0).endswith("0 / 8 · 5 s so far")
 
 
 def test_rate_and_time_left_follow_from_what_was_made() -> None:
@@ -116,7 +116,7 @@ def test_rate_and_time_left_follow_from_what_was_made() -> None:
         fold.add(finished(task, 0.5 * (task + 1)))
     assert fold.rate(2.0) == pytest.approx(2.0)
     assert fold.left_s(2.0) == pytest.approx(2.0)
-    assert "4 / 8 · 2.0 images/s · 2.0 s left" in render_text(fold, 2.0)
+    assert "4 / 8 · 2.0 images/s · 2 s left" in render_text(fold, 2.0)
     assert (fold.left_s(8.0) or 0) > 4  # nothing came since: the promise is taken back
 
 
@@ -146,7 +146,7 @@ def test_the_steps_of_a_single_picture_foretell_its_end() -> None:
     fold.add(Step(task=0, done=10, total=20, at_utc=5.0))
     assert fold.left_s(5.0) == pytest.approx(5.0)
     assert fold.share() == pytest.approx(0.5)
-    assert "0 / 1 · step 10 / 20 · 5.0 s left" in render_text(fold, 5.0)
+    assert "0 / 1 · step 10 / 20 · 5 s left" in render_text(fold, 5.0)
 
 
 def test_a_wait_and_a_retry_are_said_in_words_until_they_are_over() -> None:
@@ -162,7 +162,7 @@ def test_a_wait_and_a_retry_are_said_in_words_until_they_are_over() -> None:
     retry = folded(Planned(tasks=3, images=3, at_utc=0.0), *[
         Retrying(task=1, stage="create", attempt=2, in_s=4.0, reason="busy, 429", at_utc=2.0)
     ])  # fmt: skip
-    assert "waiting: task 2, try 2 of create (busy, 429), 3.0 s" in render_text(retry, 3.0)
+    assert "waiting: task 2, try 2 of create (busy, 429), 3 s" in render_text(retry, 3.0)
     retry.add(Submitted(task=1, job_id="j", at_utc=7.0))
     assert retry.hold(7.0) is None
 

@@ -11,12 +11,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat.notebooknode import NotebookNode
 
@@ -36,7 +37,10 @@ def _fresh():
         session.default().close()
         session._default = None
     shell.reset(new_session=False)
-    for name in [name for name in os.environ if name.startswith(("NBIMG_", "REPLICATE_"))]:
+    for each in [shell, *shell.configurables]:
+        each.config.pop("NbImg", None)
+    for name in [name for name in os.environ if name.startswith(("NBIMG_", "REPLICATE_"))
+                 or name.lower().endswith("_proxy")]:
         del os.environ[name]
     os.environ.update({environment!r})
     os.chdir({folder!r})
@@ -51,15 +55,22 @@ class Ran:
     """What a cell left behind."""
 
     cell: NotebookNode
-    seconds: float = 0.0
-    outputs: list[NotebookNode] = field(default_factory=list)
+    seconds: float
+    reply: dict[str, Any]
+
+    @property
+    def outputs(self) -> list[NotebookNode]:
+        return list(self.cell.outputs)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the kernel says that the cell succeeded, and nothing it shows says otherwise."""
+        return self.reply["status"] == "ok" and not self.error
 
     @property
     def error(self) -> str:
         """What the notebook shows of the error, without colours; empty when there is none."""
-        return next(
-            ("\n".join(o.traceback) for o in self.outputs if o.output_type == "error"), ""
-        )
+        return next(("\n".join(o.traceback) for o in self.outputs if o.output_type == "error"), "")
 
     @property
     def error_name(self) -> str:
@@ -67,9 +78,8 @@ class Ran:
 
     @property
     def bundles(self) -> list[dict[str, Any]]:
-        """The MIME bundles that are shown, in order, empty ones left out."""
-        found = [o.data for o in self.outputs if "data" in o]
-        return [data for data in found if data.get("text/html") != "" or "text/plain" not in data]
+        """The MIME bundles that are shown, in order."""
+        return [o.data for o in self.outputs if "data" in o]
 
     @property
     def html(self) -> str:
@@ -93,7 +103,10 @@ class Notebook:
             timeout=CELL_S,
             allow_errors=True,
             resources={"metadata": {"path": str(folder)}},
+            on_cell_executed=lambda execute_reply, **_: self._replies.append(execute_reply),
         )
+        self._replies: list[dict[str, Any]] = []
+        self._stopped_at = self._ended_at = 0.0
         self._running = self._client.setup_kernel(env={**os.environ, "PYTHONPATH": str(ROOT)})
         self._running.__enter__()
 
@@ -117,10 +130,11 @@ class Notebook:
             beside.start()
         at = time.monotonic()
         self._client.execute_cell(cell, len(self.node.cells) - 1)
-        seconds = time.monotonic() - at
+        self._ended_at = time.monotonic()
+        seconds = self._ended_at - at
         if beside:
             beside.join(CELL_S)
-        return Ran(cell, seconds, list(cell.outputs))
+        return Ran(cell, seconds, self._replies.pop()["content"])
 
     def value(self, expression: str) -> str:
         """Return what an expression prints."""
@@ -128,9 +142,42 @@ class Notebook:
         assert not ran.error, ran.error
         return ran.text.strip()
 
+    def run_watched(self, source: str) -> list[tuple[float, dict[str, Any]]]:
+        """Run a cell and return each bundle that is shown on the way, with the time it took."""
+        begun, shown = time.monotonic(), []
+        process = self._client.process_message
+
+        def watched(message: Any, cell: NotebookNode, index: int) -> Any:
+            if "data" in message["content"]:
+                shown.append((time.monotonic() - begun, message["content"]["data"]))
+            return process(message, cell, index)
+
+        self._client.process_message = watched  # type: ignore[method-assign]
+        try:
+            ran = self.run(source)
+        finally:
+            del self._client.process_message
+        assert ran.ok, ran.error
+        return shown
+
     def interrupt(self) -> None:
         """Press Stop, from another thread."""
+        self._stopped_at = time.monotonic()
         asyncio.run(self._client.km.interrupt_kernel())
+
+    def save(self, name: str = "notebook.ipynb") -> Path:
+        """Write the notebook as a front end would."""
+        path = self.folder / name
+        nbformat.write(self.node, path)
+        return path
+
+    def since_stop_s(self) -> float:
+        """Return how long the last cell went on after Stop."""
+        return self._ended_at - self._stopped_at
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
 
     def completions(self, code: str) -> list[str]:
         """Return what Tab offers at the end of `code`, as the front end gets it."""
@@ -143,16 +190,7 @@ class Notebook:
                 if reply["parent_header"].get("msg_id") == message:
                     return list(reply["content"]["matches"])
 
-        return self._client.loop_run(ask()) if hasattr(self._client, "loop_run") else _run(ask())
-
-
-def _run(work: Any) -> Any:
-    from jupyter_core.utils import run_sync
-
-    async def awaited() -> Any:
-        return await work
-
-    return run_sync(awaited)()
+        return list(run_sync(ask)())
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from recipes.demo import measure, scenes, words
-from recipes.demo.drawing import draw
-from recipes.demo.judge import Place, canonical
+from recipes.demo.drawing import Place, draw
+from recipes.demo.judge import canonical
 
 
 class Oracle:

@@ -1,0 +1,53 @@
+"""What every test gets: a folder of its own, no key, no waiting, and a local Replicate when asked for."""
+
+import os
+
+import pytest
+
+from nbimg import session
+from nbimg.config import Settings
+from nbimg.engine import pace
+from nbimg.keys import Keys
+from nbimg.testing import ReplicateServer
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch):
+    """A temporary folder, no provider's variables, no proxy, and waits that vanish."""
+    for name in list(os.environ):
+        if name.startswith(("NBIMG_", "REPLICATE_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NBIMG_RETRY_MIN_S", "0.01")
+    monkeypatch.setenv("NBIMG_RETRY_MAX_S", "0.02")
+    monkeypatch.setattr(pace, "FIRST_S", 0.01)
+    monkeypatch.setattr(pace, "SHORTEST_S", 0.01)
+    monkeypatch.setattr(session, "_default", None)
+    yield
+    if session._default is not None:
+        session._default.close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A local Replicate that the default session talks to; the file host never sees the key."""
+    with ReplicateServer() as running:
+        monkeypatch.setenv("NBIMG_REPLICATE_BASE_URL", running.base_url)
+        monkeypatch.setenv("REPLICATE_API_TOKEN", running.token)
+        yield running
+        assert not running.leaks
+
+
+@pytest.fixture
+def sessions():
+    """Make sessions with settings of their own; all are closed at the end."""
+    made = []
+
+    def make(**environ):
+        environ = {**os.environ, **environ}
+        made.append(session.Session(Settings(environ), Keys(environ)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

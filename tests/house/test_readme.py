@@ -1,0 +1,31 @@
+import re
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_examples_of_the_readme_run_in_a_real_kernel(tmp_path):
+    examples = re.findall(r"```(?:ipython|python)\n(.*?)```", README, re.DOTALL)
+    assert len(examples) >= 6
+    cells = [nbformat.v4.new_code_cell(example.strip()) for example in examples]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    client = NotebookClient(
+        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()  # raises when a cell fails
+    assert len(list((tmp_path / "nbimg-images").glob("*.png"))) >= 12
+
+
+def test_the_test_command_of_the_readme_is_what_ci_calls():
+    command = "python3 run.py test"
+    assert f"```sh\n{command}\n```" in README
+    assert (ROOT / ".ci" / "run").read_text("utf-8").rstrip().endswith(command)
+
+
+def test_files_that_the_readme_names_exist():
+    for name in re.findall(r"\]\(((?!https?:)[^)#]+)\)", README):
+        assert (ROOT / name).exists(), name
