@@ -7,10 +7,8 @@ catalogue says of it. Must not: ask a network; what a model takes is read from i
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from types import MappingProxyType
 
 from nbimg.errors import UnknownNameError
@@ -51,6 +49,9 @@ class Order:
 
 @functools.cache
 def _data() -> Mapping[str, list[dict[str, str]]]:
+    import tomllib
+    from importlib import resources
+
     text = resources.files("nbimg").joinpath("catalog.toml").read_text("utf-8")
     return tomllib.loads(text)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from nbimg.errors import SettingError, closest
 
-__all__ = ["SETTINGS", "Rate", "Setting", "Settings"]
+__all__ = ["SETTINGS", "Rate", "Setting", "Settings", "kernel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +190,12 @@ class Settings:
         return _BY_NAME[name]
 
 
+@functools.cache
+def kernel() -> Settings:
+    """Return the settings of this kernel, which `%config` changes and the default session reads."""
+    return Settings()
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Return what a file says now; it is parsed again only when it has changed."""
     stat = path.stat()
@@ -198,7 +203,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _parsed(path: Path, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
+def _parsed(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
+    import tomllib
+
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

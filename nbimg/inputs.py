@@ -42,14 +42,14 @@ def expand_paths(words: Iterable[str], names: Mapping[str, Any]) -> list[Any]:
     found: list[Any] = []
     for word in words:
         variable = word[1:-1] if word.startswith("{") and word.endswith("}") else word
-        path = Path(word).expanduser()
+        path = _path(word)
         if is_url(word) or path.is_file():
             found.append(word)
         elif path.is_dir():
             found += sorted(
                 str(item) for item in path.iterdir() if item.suffix.lower() in _IMAGE_SUFFIXES
             )
-        elif matches := sorted(glob.glob(str(path), recursive=True)):
+        elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  # absolute ones too
             found += matches
         elif variable in names:
             found += _several(names[variable])
@@ -66,6 +66,13 @@ def _several(value: Any) -> list[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return [value]
     return [image for item in value for image in _several(item)]
+
+
+def _path(value: str | Path) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # ~ of nobody is a name like any other
+        return Path(value)
 
 
 def _siblings(path: Path) -> list[Path]:
@@ -103,7 +110,7 @@ def clean(data: bytes, name: str) -> bytes:
 
 
 def _from_path(value: str | Path) -> tuple[bytes, str]:
-    path = Path(value).expanduser()
+    path = _path(value)
     if not path.is_file():
         raise UnknownNameError("file", str(value), known=[item.name for item in _siblings(path)])
     try:

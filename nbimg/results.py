@@ -68,7 +68,7 @@ class ResultSet(Sequence[Result]):
         self,
         results: Sequence[Result],
         *,
-        thumb: Thumb = lambda record: None,
+        thumb: Thumb = lambda _record: None,
         rows: Sequence[str] = (),
         columns_labels: Sequence[str] = (),
         columns: int | None = None,
@@ -221,7 +221,9 @@ class ResultSet(Sequence[Result]):
         return render_text(self._results)
 
     def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
+        self,
+        include: Any = None,  # noqa: ARG002  # IPython's names
+        exclude: Any = None,  # noqa: ARG002
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         return bundle(
             self._results,

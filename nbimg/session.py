@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nbimg import inputs
+from nbimg import config, inputs
 from nbimg.backends.base import Context
 from nbimg.backends.http import Http
 from nbimg.backends.registry import Registry
@@ -126,7 +126,7 @@ class Session:
         taken, refused = self._taken(requests, place)
 
         async def work(emit: Callable[[Event], None], stop: asyncio.Event) -> ResultSet:
-            return await self._run(job_id, taken, refused, options, place, emit, stop)
+            return await self._run(job_id, taken, refused, options, place, emit=emit, stop=stop)
 
         job_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         return Job(job_id, self.portal, work)
@@ -281,6 +281,7 @@ class Session:
         refused: dict[int, NbimgError],
         options: CallOptions,
         place: _Place,
+        *,
         emit: Callable[[Event], None],
         stop: asyncio.Event,
     ) -> ResultSet:
@@ -363,5 +364,5 @@ def default() -> Session:
     global _default  # noqa: PLW0603  # the one session of the kernel
     with _making:
         if _default is None:
-            _default = Session()
+            _default = Session(config.kernel())
         return _default

@@ -6,7 +6,6 @@ through JSON. Must not: do network or database work, or know any provider.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
@@ -413,10 +412,14 @@ class ImageRecord:
 
     async def aread(self) -> bytes:
         """`read` without blocking the loop."""
+        import asyncio
+
         return await asyncio.to_thread(self.read)
 
     async def asave(self, path: str | Path) -> Path:
         """`save` without blocking the loop."""
+        import asyncio
+
         return await asyncio.to_thread(self.save, path)
 
 

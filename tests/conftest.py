@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from nbimg import session
+from nbimg import config, session
 from nbimg.config import Settings
 from nbimg.engine import pace
 from nbimg.keys import Keys
@@ -23,6 +23,7 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.setattr(pace, "FIRST_S", 0.01)
     monkeypatch.setattr(pace, "SHORTEST_S", 0.01)
     monkeypatch.setattr(session, "_default", None)
+    config.kernel.cache_clear()
     yield
     if session._default is not None:
         session._default.close()

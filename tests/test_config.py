@@ -91,7 +91,9 @@ def test_a_rate_is_read_as_it_is_written():
     assert Rate.parse("5/0.5") == Rate(5, 0.5)
 
 
-@pytest.mark.parametrize("text", ["", "600", "0/60s", "5/0s", "-1/5", "a/b", "5/nan", "5/inf", "1/2/3"])
+@pytest.mark.parametrize(
+    "text", ["", "600", "0/60s", "5/0s", "-1/5", "a/b", "5/nan", "5/inf", "1/2/3"]
+)
 def test_a_rate_that_means_nothing_is_refused(text):
     with pytest.raises(SettingError, match="600/60s"):
         Rate.parse(text)

@@ -109,8 +109,10 @@ def test_what_is_no_image_is_one_clear_line(value):
 
 def test_a_missing_file_names_the_nearest():
     Path("house.png").write_bytes(PNG)
-    with pytest.raises(UnknownNameError, match="house.png"):
+    with pytest.raises(UnknownNameError, match=r"house\.png"):
         inputs.read("hose.png")
+    with pytest.raises(UnknownNameError, match="~nobody"):
+        inputs.read("~nobody/x.png")
 
 
 def test_words_become_images_in_order():

@@ -52,7 +52,9 @@ def test_every_secret_that_was_seen_is_taken_out_of_a_text():
     assert redact(f"a {KEY} b {KEY}-longer c") == "a ••• b ••• c"
 
 
-@pytest.mark.parametrize("value", ["r8-ключ-0000", "r8-“quoted”", "r8-two\nlines-000", "r8-null\0-000"])
+@pytest.mark.parametrize(
+    "value", ["r8-ключ-0000", "r8-“quoted”", "r8-two\nlines-000", "r8-null\0-000"]
+)
 def test_a_key_that_no_header_can_carry_is_said_without_showing_it(value):
     with pytest.raises(SettingError) as caught:
         Secret(value)

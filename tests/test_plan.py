@@ -1,5 +1,6 @@
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbimg.errors import InputError, OptionError, UnknownNameError
 from nbimg.plan import plan
@@ -19,7 +20,9 @@ def planned_with(request, base, **options):
 
 
 def test_variant_k_has_seed_plus_k_in_calls_of_their_own():
-    planned = planned_with(Request("x", n=3, seed=7), 1, seed=SEED, n=Field("num_outputs", maximum=4))
+    planned = planned_with(
+        Request("x", n=3, seed=7), 1, seed=SEED, n=Field("num_outputs", maximum=4)
+    )
     assert [(call.seed, call.arguments["seed"], call.count) for call in planned.calls] == [
         (7, 7, 1),
         (8, 8, 1),
@@ -85,7 +88,9 @@ def test_a_model_with_free_ratios_gets_the_ratio_in_lowest_terms():
 
 
 def test_width_and_height_are_kept_in_their_bounds_and_multiples():
-    sides = {k: Field(k, "integer", minimum=64, maximum=1000, multiple=8) for k in ("width", "height")}
+    sides = {
+        k: Field(k, "integer", minimum=64, maximum=1000, multiple=8) for k in ("width", "height")
+    }
     planned = planned_with(Request("x", size="1500x123"), 0, **sides)
     assert planned.calls[0].arguments == {"width": 1000, "height": 120}
     assert "size 1500x123 became 1000x120" in planned.notices[0]
@@ -101,7 +106,10 @@ def test_the_size_wins_over_the_ratio():
 
 
 def test_a_model_with_one_size_says_that_the_shape_was_dropped():
-    assert "has one size only: size 8x8 dropped" in planned_with(Request("x", size="8x8"), 0).notices[0]
+    assert (
+        "has one size only: size 8x8 dropped"
+        in planned_with(Request("x", size="8x8"), 0).notices[0]
+    )
     fixed = Capabilities(default_size=Size(8, 8))
     assert plan(0, Request("x", size="8x8"), REF, fixed, seed=0).notices == ()
     unknown = plan(0, Request("x", ar="1:1"), REF, Capabilities(open=True), seed=0)
@@ -137,7 +145,9 @@ def test_numbers_are_kept_in_their_bounds_and_said():
 
 def test_a_scheduler_that_a_model_does_not_have_names_those_it_has():
     with pytest.raises(OptionError, match="DDIM, K_EULER"):
-        planned_with(Request("x", scheduler="x"), 0, scheduler=Field("s", allowed=("DDIM", "K_EULER")))
+        planned_with(
+            Request("x", scheduler="x"), 0, scheduler=Field("s", allowed=("DDIM", "K_EULER"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +170,9 @@ def test_a_parameter_that_does_not_fit_is_refused_before_anything_is_sent(value,
 
 def test_a_parameter_that_fits_is_passed_on_under_its_own_name():
     extra = {"q": Field("q", "number", minimum=0), "f": Field("f", "boolean")}
-    planned = plan(0, Request("x", params={"q": 3, "f": True}), REF, Capabilities(extra=extra), seed=0)
+    planned = plan(
+        0, Request("x", params={"q": 3, "f": True}), REF, Capabilities(extra=extra), seed=0
+    )
     assert planned.calls[0].arguments == {"q": 3, "f": True}
 
 
@@ -168,7 +180,9 @@ def test_an_unknown_parameter_names_the_nearest_unless_the_model_is_open():
     request = Request("x", params={"go_fats": True})
     with pytest.raises(UnknownNameError, match="go_fast"):
         plan(0, request, REF, Capabilities(extra={"go_fast": Field("go_fast", "boolean")}), seed=0)
-    assert plan(0, request, REF, Capabilities(open=True), seed=0).calls[0].arguments == {"go_fats": True}
+    assert plan(0, request, REF, Capabilities(open=True), seed=0).calls[0].arguments == {
+        "go_fats": True
+    }
 
 
 @pytest.mark.parametrize(
@@ -206,7 +220,9 @@ def test_images_that_do_not_fit_are_refused():
 
 
 def test_words_outside_a_closed_vocabulary_are_named():
-    can = Capabilities(vocabulary=frozenset({"a", "red", "house"}), about_vocabulary="It knows houses.")
+    can = Capabilities(
+        vocabulary=frozenset({"a", "red", "house"}), about_vocabulary="It knows houses."
+    )
     planned = plan(0, Request("A red Zeppelin"), REF, can, seed=0)
     assert planned.notices == ("model-y does not know 'zeppelin'. It knows houses.",)
     assert plan(0, Request("a red house"), REF, can, seed=0).notices == ()

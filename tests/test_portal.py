@@ -27,7 +27,9 @@ def test_it_works_from_a_thread_from_a_loop_and_from_several_at_once(portal):
     assert portal.call(double, 2) == 4
     assert asyncio.run(inside()) == 6
     found = []
-    threads = [threading.Thread(target=lambda k=k: found.append(portal.call(double, k))) for k in range(8)]
+    threads = [
+        threading.Thread(target=lambda k=k: found.append(portal.call(double, k))) for k in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

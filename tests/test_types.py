@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbimg.errors import GenerationError, OptionError, ResultMissingError, UnknownNameError
 from nbimg.types import (
@@ -26,7 +27,11 @@ TEXT = st.text(max_size=30)
 NUMBER = st.floats(0, 1, allow_nan=False)
 SIDES = st.integers(1, 99_999)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
@@ -72,8 +77,11 @@ RESULTS = st.builds(
         ),
         max_size=2,
     ).map(tuple),
-    error=st.none() | st.builds(ErrorRecord, TEXT, TEXT, st.none() | TEXT, st.none() | st.integers()),
-    attempts=st.lists(st.builds(Attempt, TEXT, TEXT, SECONDS, SECONDS, TEXT), max_size=2).map(tuple),
+    error=st.none()
+    | st.builds(ErrorRecord, TEXT, TEXT, st.none() | TEXT, st.none() | st.integers()),
+    attempts=st.lists(st.builds(Attempt, TEXT, TEXT, SECONDS, SECONDS, TEXT), max_size=2).map(
+        tuple
+    ),
     notices=st.lists(TEXT, max_size=2).map(tuple),
     seconds=st.builds(Seconds, SECONDS, SECONDS, SECONDS),
     cost_usd=st.none() | SECONDS,
@@ -107,7 +115,8 @@ def test_the_key_ignores_names_of_files_and_tasks(request, output, task_id):
 
 
 @pytest.mark.parametrize(
-    "change", [{"prompt": "b"}, {"seed": 2}, {"n": 2}, {"params": {"a": 1}}, {"model": "m"}, {"ar": "1:1"}]
+    "change",
+    [{"prompt": "b"}, {"seed": 2}, {"n": 2}, {"params": {"a": 1}}, {"model": "m"}, {"ar": "1:1"}],
 )
 def test_the_key_tells_apart_what_makes_other_pixels(change):
     assert Request("a", seed=1).but(**change).key != Request("a", seed=1).key
@@ -152,7 +161,9 @@ def test_params_cannot_be_changed_afterwards():
         request.params["a"] = 3
 
 
-@pytest.mark.parametrize("kind", ["BusyError", "StoreWriteError", "ImageInputError", "GenerationError"])
+@pytest.mark.parametrize(
+    "kind", ["BusyError", "StoreWriteError", "ImageInputError", "GenerationError"]
+)
 def test_a_recorded_error_can_be_raised_again(kind):
     error = ErrorRecord(kind, "what happened.", "what to do").exception()
     assert "what happened." in str(error)

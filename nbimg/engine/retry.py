@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from nbimg.errors import BackendError, JobFailedError
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["Policy", "may_retry", "retrying"]
 
@@ -64,6 +65,8 @@ async def retrying(
     Raises:
         BackendError: The last one.
     """
+    import tenacity  # `%load_ext nbimg` stays light
+
     backoff = tenacity.wait_exponential(
         multiplier=policy.min_s, min=policy.min_s, max=policy.max_s
     ) + tenacity.wait_random(0, policy.min_s / 4)

@@ -70,7 +70,7 @@ class Batch:
 
     id: str
     tasks: tuple[Planned, ...]
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     timeout_s: float | None = None
     concurrency: int | None = None
     url_only: bool = False
@@ -210,16 +210,7 @@ class Engine:
                 for task, _, _ in members:
                     self.start(run, task)
                 async for position, image in backend.generate([m[2] for m in members], report):
-                    task, variant, call = members[position]
-                    try:
-                        record = await self.save(task, call, image, variant + 1)
-                    except NbimgError as error:  # of this image alone
-                        task.tried("local", at, error, None)
-                        task.failed(variant, error)
-                    else:
-                        task.tried("local", at, None, None)
-                        task.done(variant, [record])
-                    await self._report(run, task)
+                    await self._keep(run, at, members[position], image)
         except NbimgError as error:
             failure: Exception = error
         except Exception as error:
@@ -232,6 +223,21 @@ class Engine:
                 task.tried("local", at, failure, None)
                 task.failed(variant, failure)
                 await self._report(run, task)
+
+    async def _keep(
+        self, run: _Run, at: float, member: tuple[Task, int, Call], image: EncodedImage
+    ) -> None:
+        """Save one image; one that cannot be saved costs no other."""
+        task, variant, call = member
+        try:
+            record = await self.save(task, call, image, variant + 1)
+        except NbimgError as error:
+            task.tried("local", at, error, None)
+            task.failed(variant, error)
+        else:
+            task.tried("local", at, None, None)
+            task.done(variant, [record])
+        await self._report(run, task)
 
     # ------------------------------------------------------------------ shared
 
@@ -365,10 +371,10 @@ class _Job:
 
     async def intended(self) -> None:
         """The intent is in the journal before the create is sent."""
-        ref, index = self.call.ref, self.task.planned.index
+        index = self.task.planned.index
         writing = asyncio.ensure_future(
             self.journal.intend(
-                self.run.batch.id, index, self.variant, ref.provider, ref.model, self.call.seed
+                self.run.batch.id, index, self.variant, self.call.ref, self.call.seed
             )
         )
         try:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nbimg.errors import StoreWriteError
-from nbimg.types import Request, Result
+from nbimg.types import ModelRef, Request, Result
 
 __all__ = ["Journal", "Left"]
 
@@ -106,10 +106,10 @@ class Journal:
         await self._do(write)
 
     async def intend(
-        self, batch: str, task: int, variant: int, provider: str, model: str, seed: int | None
+        self, batch: str, task: int, variant: int, ref: ModelRef, seed: int | None
     ) -> int:
         """Write down that a job is about to be created; return the number of the call."""
-        row = (batch, task, variant, provider, model, seed, time.time())
+        row = (batch, task, variant, ref.provider, ref.model, seed, time.time())
 
         def write(db: sqlite3.Connection) -> int:
             cursor = db.execute(

@@ -6,6 +6,7 @@ the output folder, or an absolute one that the user typed literally. Pure: looks
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
 import unicodedata
@@ -88,7 +89,10 @@ def _filled(template: str, values: Mapping[str, object]) -> str:
 
 
 def _inside(name: str, *, literal: bool) -> Path:
-    path = Path(name).expanduser() if literal else Path(name)
+    path = Path(name)
+    if literal:
+        with contextlib.suppress(RuntimeError):  # ~ of nobody is a name like any other
+            path = path.expanduser()
     absolute = path.is_absolute() or PureWindowsPath(name).is_absolute()
     if absolute and literal:
         return path

@@ -45,7 +45,9 @@ def leaves(kind):
 
 
 def test_every_transport_error_of_httpx_is_in_the_table_once():
-    known = {k for k in vars(httpx).values() if inspect.isclass(k) and issubclass(k, httpx.RequestError)}
+    known = {
+        k for k in vars(httpx).values() if inspect.isclass(k) and issubclass(k, httpx.RequestError)
+    }
     concrete = {kind.__name__ for kind in leaves(httpx.RequestError) if kind in known}
     assert concrete == {*NEVER_SENT, *MAYBE_SENT}
     assert not {*NEVER_SENT} & {*MAYBE_SENT}

@@ -105,9 +105,7 @@ def test_an_upload_that_is_lost_is_sent_again(server, kind):
 
 
 def test_several_references_become_one_picture_where_the_model_takes_a_list(server):
-    (result,) = nbimg.edit(
-        [image(8), image(9)], "x", mode="combine", model="qwen-image-edit-plus"
-    )
+    (result,) = nbimg.edit([image(8), image(9)], "x", mode="combine", model="qwen-image-edit-plus")
     assert result.status is Status.OK
     (job,) = server.jobs
     assert len(job.input["image"]) == 2
@@ -154,7 +152,9 @@ def test_outputs_are_found_in_any_shape_and_in_order():
     assert [one.url for one in found.outputs] == ["https://x/1", "https://x/2"]
 
 
-@pytest.mark.parametrize("data", [None, [], {}, {"id": 1}, {"id": "a"}, {"id": "a", "status": "new"}])
+@pytest.mark.parametrize(
+    "data", [None, [], {}, {"id": 1}, {"id": "a"}, {"id": "a", "status": "new"}]
+)
 def test_what_is_no_prediction_is_a_reply_error(data):
     with pytest.raises(ReplyError):
         prediction(data)

@@ -95,6 +95,15 @@ class Page:
     def images(self, number: int) -> Any:
         return self.cell(number).locator(".jp-OutputArea-output img[alt]")
 
+    def wait_for_images(self, number: int, count: int) -> Any:
+        """Wait until the cell shows so many images, each decoded; return them."""
+        images = self.images(number)
+        images.nth(count - 1).wait_for()
+        for image in images.all():
+            image.evaluate("image => image.decode()")
+        assert images.count() == count
+        return images
+
     def wait_for_end(self, number: int) -> None:
         """Wait until the cell has its number in place of the star."""
         prompt = self.cell(number).locator(".jp-InputPrompt")

@@ -195,7 +195,7 @@ def test_a_window_forgets_what_is_past():
 
 
 def test_the_server_is_never_asked_faster_than_it_allows(server, monkeypatch):
-    server.create_limit = RateLimit(per_minute=1200, burst=5)  # 20 a second
+    server.create_limit = RateLimit(per_minute=1200, burst=10)  # 20 a second
     monkeypatch.setenv("NBIMG_REPLICATE_RATE", "5/0.25s")
     results = nbimg.generate([f"p{k}" for k in range(25)], model="flux-dev")
     assert all(result.status is Status.OK for result in results)

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import logging
 import sqlite3
 import time
@@ -91,7 +92,7 @@ def test_files_are_on_disk_before_a_task_is_said_to_be_finished(server):
         await place.engine.run(run.Batch("b", plan.tasks), emit)
 
     session.default().portal.call(go)
-    assert len(seen) == 1 and len(seen[0]) > 50
+    assert [len(data) > 50 for data in seen] == [True]
 
 
 def test_the_events_of_a_task_come_in_the_order_in_which_things_happen(server):
@@ -482,6 +483,18 @@ def test_nothing_is_sent_when_the_folder_cannot_be_written(server):
     assert server.jobs == []
 
 
+def test_nothing_is_sent_when_the_disk_is_full_before_the_start(server, monkeypatch):
+    generate("x")  # the journal is open and has room of its own
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nbimg.store.files.tempfile.TemporaryFile", full)
+    with pytest.raises(StoreWriteError, match="is full"):
+        generate("y")
+    assert len(server.jobs) == 1
+
+
 def test_an_image_that_cannot_be_saved_can_still_be_fetched_later(server, monkeypatch):
     def full(*args, **options):
         raise StoreWriteError("the disk is full.")
@@ -669,7 +682,9 @@ class Instant(RemoteBackend):
         from nbimg.backends.base import Output
         from nbimg.testing.pictures import render_picture
 
-        return Prediction(None, State.DONE, (Output(data=render_picture(call.prompt, "png", 8, 8)),))
+        return Prediction(
+            None, State.DONE, (Output(data=render_picture(call.prompt, "png", 8, 8)),)
+        )
 
     async def poll(self, job_id):
         raise AssertionError
@@ -718,7 +733,9 @@ def test_a_defect_in_a_plug_in_costs_its_own_task_only(server, caplog):
             raise ZeroDivisionError("oops")
 
     with_backend("broken", Broken)
-    results = nbimg.batch([{"prompt": "a", "model": "broken:m"}, {"prompt": "b", "model": "flux-dev"}])
+    results = nbimg.batch(
+        [{"prompt": "a", "model": "broken:m"}, {"prompt": "b", "model": "flux-dev"}]
+    )
     assert [r.status for r in results] == [Status.FAILED, Status.OK]
     assert results[0].error.kind == "ZeroDivisionError"
 

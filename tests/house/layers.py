@@ -51,12 +51,13 @@ LEVELS = {
     "nbimg.session": 9,
     "nbimg.notebook.live": 10,
     "nbimg.notebook.complete": 10,
-    "nbimg.notebook.magics": 11,
+    "nbimg.notebook.cells": 11,
+    "nbimg.notebook.magics": 12,
     "nbimg.api": 11,
-    "nbimg.notebook.extension": 12,
-    "nbimg": 13,
-    "nbimg.quickstart": 13,
-    "nbimg.__main__": 14,
+    "nbimg.notebook.extension": 13,
+    "nbimg": 14,
+    "nbimg.quickstart": 14,
+    "nbimg.__main__": 15,
 }
 
 #: Packages that only their own room may import.

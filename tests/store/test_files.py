@@ -51,7 +51,7 @@ def test_an_image_is_kept_byte_for_byte_under_a_name_that_says_what_it_is(store)
 def test_a_name_and_its_object_are_one_file_on_disk(store):
     record = store.put(picture(), None, VALUES)
     stored = store.hidden / "objects" / record.sha256[:2] / f"{record.sha256}.png"
-    assert os.path.samefile(stored, record.path)
+    assert stored.samefile(record.path)
 
 
 def test_other_bytes_never_overwrite_and_the_same_bytes_use_the_same_name(store):
@@ -59,7 +59,12 @@ def test_other_bytes_never_overwrite_and_the_same_bytes_use_the_same_name(store)
     second = store.put(picture("b"), "x.png", VALUES)
     again = store.put(picture("a"), "x.png", VALUES)
     also = store.put(picture("b"), "x.png", VALUES)
-    assert [r.path.name for r in (first, second, again, also)] == ["x.png", "x-2.png", "x.png", "x-2.png"]
+    assert [r.path.name for r in (first, second, again, also)] == [
+        "x.png",
+        "x-2.png",
+        "x.png",
+        "x-2.png",
+    ]
     assert first.path.read_bytes() == picture("a").data
 
 
@@ -88,7 +93,9 @@ def test_many_threads_that_want_one_name_get_one_each(store):
     assert all(hashlib.sha256(r.path.read_bytes()).hexdigest() == r.sha256 for r in records)
 
 
-@pytest.mark.parametrize(("name", "form"), [("x.jpg", "JPEG"), ("x.webp", "WEBP"), ("x.jpeg", "JPEG")])
+@pytest.mark.parametrize(
+    ("name", "form"), [("x.jpg", "JPEG"), ("x.webp", "WEBP"), ("x.jpeg", "JPEG")]
+)
 def test_another_extension_converts_and_keeps_the_original(store, name, form):
     image = picture()
     record = store.put(image, name, VALUES, text={"parameters": "a cat"})
@@ -121,9 +128,10 @@ def test_a_crash_in_between_leaves_no_half_file(store, monkeypatch, crash_at):
     def crash(*args, **options):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(crash_at, crash)
-        store.put(picture(), "x.png", VALUES)
+        with pytest.raises(KeyboardInterrupt):
+            store.put(picture(), "x.png", VALUES)
     assert not (store.folder / "x.png").exists()
     for name in files(store.folder):  # at most the whole object
         assert hashlib.sha256((store.folder / name).read_bytes()).hexdigest() in name

@@ -12,9 +12,10 @@ import pytest
 from nbimg.errors import StoreWriteError
 from nbimg.store.journal import Journal, Left
 from nbimg.testing import ReplicateServer
-from nbimg.types import Request, Result
+from nbimg.types import ModelRef, Request, Result
 
 PATH = Path("journal.sqlite3")
+REF = ModelRef("p", "m")
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def rows(statement):
 def test_a_call_goes_from_intended_over_submitted_to_its_end(journal):
     async def go():
         await journal.begin("b", {0: Request("x")})
-        number = await journal.intend("b", 0, 1, "replicate", "m", 7)
+        number = await journal.intend("b", 0, 1, ModelRef("replicate", "m"), 7)
         steps = [await journal.left()]
         await journal.submitted(number, "job")
         steps.append(await journal.left())
@@ -72,26 +73,26 @@ def test_many_writers_share_few_transactions(journal, monkeypatch):
 
     async def go():
         await journal.begin("b", {0: Request("x")})
-        return await asyncio.gather(
-            *(journal.intend("b", 0, k, "p", "m", None) for k in range(1000))
-        )
+        return await asyncio.gather(*(journal.intend("b", 0, k, REF, None) for k in range(1000)))
 
     numbers = asyncio.run(go())
     assert len(set(numbers)) == 1000
     assert sum(groups) == 1001
     assert len(groups) < 100
-    assert [variant for (variant,) in rows("SELECT variant FROM call ORDER BY id")] == list(range(1000))
+    assert [variant for (variant,) in rows("SELECT variant FROM call ORDER BY id")] == list(
+        range(1000)
+    )
 
 
 def test_a_write_that_cannot_be_done_costs_no_other_of_its_group(journal):
     async def go():
         await journal.begin("b", {0: Request("x")})
         return await asyncio.gather(
-            journal.intend("b", 0, 0, "p", "m", None),
+            journal.intend("b", 0, 0, REF, None),
             journal.begin("b", {0: Request("x")}),  # the same batch twice
-            journal.intend("b", 0, 1, "p", "m", 2**70),  # no number of SQLite
-            journal.intend("b", 0, 2, "p", "\ud800", None),  # no text of SQLite
-            journal.intend("b", 0, 3, "p", "m", None),
+            journal.intend("b", 0, 1, REF, 2**70),  # no number of SQLite
+            journal.intend("b", 0, 2, ModelRef("p", "\ud800"), None),  # no text of SQLite
+            journal.intend("b", 0, 3, REF, None),
             return_exceptions=True,
         )
 
@@ -104,12 +105,13 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from nbimg.store.journal import Journal
-from nbimg.types import Request
+from nbimg.types import ModelRef, Request
+REF = ModelRef("p", "m")
 async def go(name):
     journal = Journal(Path("journal.sqlite3").absolute())
     await journal.begin(name, {0: Request("x")})
     async def one(k):
-        number = await journal.intend(name, 0, k, "p", "m", None)
+        number = await journal.intend(name, 0, k, REF, None)
         await journal.submitted(number, f"{name}-{k}")
     await asyncio.gather(*(one(k) for k in range(200)))
     journal.close()
@@ -128,9 +130,10 @@ def test_a_full_disk_is_a_store_error(journal, monkeypatch):
     def full(db, writes):
         raise sqlite3.OperationalError("database or disk is full")
 
-    with monkeypatch.context() as patch, pytest.raises(StoreWriteError, match="disk is full"):
+    with monkeypatch.context() as patch:
         patch.setattr(Journal, "_transaction", staticmethod(full))
-        asyncio.run(journal.begin("b", {}))
+        with pytest.raises(StoreWriteError, match="disk is full"):
+            asyncio.run(journal.begin("b", {}))
     asyncio.run(journal.begin("b", {}))  # there is room again
     assert rows("SELECT id FROM batch") == [("b",)]
 
@@ -139,10 +142,10 @@ def test_a_real_limit_on_the_size_of_the_database_is_a_store_error(journal):
     async def go():
         await journal.begin("b", {0: Request("x")})
         await journal._do(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
-        await journal.begin("c", {k: Request("y" * 5000) for k in range(50)})
+        with pytest.raises(StoreWriteError, match="full"):
+            await journal.begin("c", {k: Request("y" * 5000) for k in range(50)})
 
-    with pytest.raises(StoreWriteError, match="full"):
-        asyncio.run(go())
+    asyncio.run(go())
     assert rows("SELECT id FROM batch") == [("b",)]
 
 
@@ -157,11 +160,11 @@ def test_a_folder_that_cannot_be_made_is_a_store_error():
 def test_close_writes_what_is_waiting_and_a_closed_journal_opens_again(journal):
     async def go():
         await journal.begin("b", {0: Request("x")})
-        writing = asyncio.ensure_future(journal.intend("b", 0, 0, "p", "m", None))
+        writing = asyncio.ensure_future(journal.intend("b", 0, 0, REF, None))
         await asyncio.sleep(0)
         await asyncio.to_thread(journal.close)
         await writing
-        await journal.intend("b", 0, 1, "p", "m", None)
+        await journal.intend("b", 0, 1, REF, None)
 
     asyncio.run(go())
     assert len(rows("SELECT id FROM call")) == 2

@@ -2,12 +2,15 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbimg.errors import InputError, UnknownNameError
 from nbimg.store.names import file_name, slug
 
-RESERVED = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9]|conin\$|conout\$)\s*(\.|$)", re.I)
+RESERVED = re.compile(
+    r"(con|prn|aux|nul|com[1-9]|lpt[1-9]|conin\$|conout\$)\s*(\.|$)", re.IGNORECASE
+)
 TEXT = st.text(max_size=400)
 
 
@@ -83,7 +86,9 @@ def test_a_template_is_filled(template, wanted):
     assert str(file_name(template, values, ".webp")) == wanted
 
 
-@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "{prompt}/../../x", "..\\x.png", "/{index}.png", "", "."])
+@pytest.mark.parametrize(
+    "name", ["../x.png", "a/../../x.png", "{prompt}/../../x", "..\\x.png", "/{index}.png", "", "."]
+)
 def test_a_name_that_leaves_the_folder_is_refused(name):
     with pytest.raises(InputError):
         file_name(name, {"prompt": "x", "index": 1}, ".png")

@@ -5,7 +5,8 @@ import zlib
 
 import PIL.Image
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbimg.backends.base import Call
 from nbimg.store.provenance import describe, embed

@@ -1,0 +1,237 @@
+import asyncio
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import nbimg
+from nbimg import session
+from nbimg.errors import (
+    GenerationError,
+    InputError,
+    OptionError,
+    QuotaExceededError,
+    UnknownNameError,
+)
+from nbimg.testing import FAILURES, Fault, Outcome
+from nbimg.testing.pictures import render_picture
+from nbimg.types import Request, Status
+
+PNG = render_picture("x", "png", 8, 8)
+CREATE = {"method": "POST", "path": "*/predictions"}
+
+
+@pytest.fixture
+def flux(server, monkeypatch):
+    monkeypatch.setenv("NBIMG_MODEL", "flux-dev")
+    monkeypatch.setenv("NBIMG_EDIT_MODEL", "flux-kontext-max")
+    return server
+
+
+def test_a_single_prompt_that_fails_raises_with_its_result_and_its_cause(flux):
+    flux.credit = "none"
+    with pytest.raises(GenerationError, match="payment") as caught:
+        nbimg.generate("x")
+    assert caught.value.result.status is Status.FAILED
+    assert isinstance(caught.value.__cause__, QuotaExceededError)
+    assert caught.value.__cause__.http_status == 402
+
+
+def test_a_list_never_raises_for_a_task(flux):
+    flux.expect(Outcome(error=FAILURES["E005"], times=None))
+    assert [r.status for r in nbimg.generate(["x"])] == [Status.REFUSED]
+    assert [r.status for r in nbimg.batch(["x", "y"])] == [Status.REFUSED] * 2
+
+
+def test_an_empty_list_is_an_empty_result(flux):
+    assert len(nbimg.batch([])) == 0
+    assert len(nbimg.generate([])) == 0
+
+
+def test_what_a_task_says_wins_over_the_options_of_the_call(flux):
+    results = nbimg.batch(
+        [
+            "x",
+            {"prompt": "y", "seed": 2},
+            Request("z", seed=3, image=(PNG,)),
+            Request("q", mask=np.zeros((2, 2)), seed=4),
+        ],
+        seed=1,
+        steps=9,
+    )
+    assert [r.request.seed for r in results] == [1, 2, 3, 4]
+    assert [r.request.steps for r in results] == [9] * 4
+
+
+def test_an_unknown_option_names_the_nearest_and_sends_nothing(flux):
+    with pytest.raises(UnknownNameError, match="steps"):
+        nbimg.generate("x", stepps=3)
+    assert flux.requests == []
+
+
+@pytest.mark.parametrize("option", ["dry_run", "strict"])
+def test_an_option_that_would_not_be_heard_is_refused_before_it_costs_money(flux, option):
+    with pytest.raises(OptionError, match=option):
+        nbimg.generate("x", **{option: True})
+    assert flux.requests == []
+
+
+def test_each_image_is_edited_by_itself_and_all_share_the_seed(flux):
+    results = nbimg.edit([PNG, PNG], "make it night")
+    assert [len(r.request.image) for r in results] == [1, 1]
+    assert len({job.input["seed"] for job in flux.jobs}) == 1
+
+
+def test_prompts_pair_with_images_or_are_refused(flux):
+    results = nbimg.edit([PNG, PNG], ["a", "b"])
+    assert [r.request.prompt for r in results] == ["a", "b"]
+    with pytest.raises(InputError, match="3 prompts do not pair with 2 images"):
+        nbimg.edit([PNG, PNG], ["a", "b", "c"])
+
+
+def test_an_image_behind_an_address_is_fetched_with_a_second_try(flux):
+    (made,) = nbimg.generate(["x"])
+    flux.inject(Fault("truncate", method="GET", path="/xezq/*"))
+    results = nbimg.edit(made.images[0].url, "make it night")
+    assert results[0].status is Status.OK
+    assert results[0].request.image[0].sha256 == made.images[0].sha256
+
+
+def test_retry_makes_what_is_missing_at_the_provider_too(flux):
+    flux.inject(Fault("error", **CREATE, status=422, skip=1))
+    results = nbimg.generate(["x"], n=3, seed=5)
+    assert results[0].status is Status.PARTIAL
+    whole = results.retry_failed()
+    assert [image.seed for image in whole[0].images] == [5, 6, 7]
+    assert len(flux.jobs) == 3
+    assert not flux.duplicates()
+
+
+def test_it_works_inside_a_running_loop_and_from_threads(flux):
+    async def cell():
+        return nbimg.generate("inside")
+
+    assert asyncio.run(cell())[0].status is Status.OK
+    found = []
+    threads = [
+        threading.Thread(target=lambda k=k: found.append(nbimg.generate(f"t{k}"))) for k in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {r[0].request.prompt for r in found} == {f"t{k}" for k in range(4)}
+    assert len(flux.jobs) == 5
+
+
+def test_other_tasks_of_the_notebook_go_on_while_a_call_is_awaited(flux):
+    flux.running_s = 0.3
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.01)
+
+    async def cell():
+        other = asyncio.create_task(tick())
+        results = await nbimg.agenerate("x")
+        other.cancel()
+        return results
+
+    assert asyncio.run(cell())[0].status is Status.OK
+    assert ticks > 10
+
+
+def test_the_awaited_forms_do_as_the_blocking_ones(flux):
+    async def cell():
+        flux.expect(Outcome(error=FAILURES["E005"]))
+        with pytest.raises(GenerationError):
+            await nbimg.agenerate("bad")
+        edited = await nbimg.aedit([PNG], "night")
+        many = await nbimg.abatch(["a", {"prompt": "b"}])
+        return [r.status for r in (*edited, *many)]
+
+    assert asyncio.run(cell()) == [Status.OK] * 3
+
+
+def test_a_wait_that_is_cancelled_stops_the_job_and_keeps_what_has_finished(flux):
+    flux.expect(Outcome(running_s=60, prompt_has="slow"))
+
+    async def cell():
+        job = nbimg.submit(["slow", "quick"])
+        waiting = asyncio.ensure_future(job)
+        while not flux.count("GET", "/xezq/*"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return await job
+
+    results = asyncio.run(cell())
+    assert [r.status for r in results] == [Status.CANCELLED, Status.OK]
+    assert sorted(job.status for job in flux.jobs) == ["canceled", "succeeded"]
+    gc.collect()
+
+
+def test_a_job_can_be_watched_and_asked_for_its_results_when_it_is_done(flux):
+    flux.running_s = 0.2
+    job = nbimg.submit("x")
+    with pytest.raises(RuntimeError, match="still runs"):
+        job.results  # noqa: B018
+    assert "running" in repr(job)
+    assert job.wait()[0].status is Status.OK
+    assert job.done
+    assert job.results[0].status is Status.OK
+    assert job.id in repr(job)
+
+
+def test_the_plan_of_a_call_sends_no_job(flux):
+    plan = session.default().plan([Request("x", n=2), Request("y", params={"no": 1})])
+    assert len(plan.tasks) == 1
+    assert list(plan.refused) == [1]
+    assert plan.cost_usd is None
+    assert flux.jobs == []
+
+
+def test_there_is_one_default_session_however_many_threads_ask():
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(session.default())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(one) for one in found}) == 1
+
+
+def test_a_closed_session_leaves_no_thread_behind(flux, sessions):
+    before = threading.active_count()
+    own = sessions()
+    own.submit([Request("x", model="flux-dev")]).wait()
+    own.close()
+    until = time.monotonic() + 3
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_with_a_key_the_first_provider_is_chosen_and_without_one_the_demo(server, monkeypatch):
+    own = session.default()
+    assert own._choice(None, "generate").ref.alias == "flux-dev"
+    assert own._choice(None, "edit").ref.alias == "flux-kontext-max"
+    assert "flux-dev" in own._choice(None, "generate").note
+    monkeypatch.delenv("REPLICATE_API_TOKEN")
+    choice = own._choice(None, "generate")
+    assert choice.ref.alias == "demo"
+    assert "REPLICATE_API_TOKEN" in choice.note
+
+
+def test_what_a_bug_report_needs_holds_no_secret(flux):
+    told = nbimg.about()
+    assert told["keys"] == {"replicate": True}
+    assert flux.token not in str(told)
+    assert told["packages"]["httpx"]
