@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nbimg.types import Result
+from nbimg.types import ImageRecord, Result
 
 __all__ = [
     "Event",
@@ -20,6 +20,7 @@ __all__ = [
     "Planned",
     "Preview",
     "Retrying",
+    "Saved",
     "Started",
     "Step",
     "Submitted",
@@ -93,6 +94,13 @@ class Preview(Event):
 
     data: bytes
     variant: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved(Event):
+    """One more image of the task is whole on disk."""
+
+    image: ImageRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
