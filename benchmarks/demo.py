@@ -29,6 +29,7 @@ def seconds(work: Callable[[], object]) -> float:
 def diffusers_alone(images: int, together: bool) -> Callable[[], object]:
     """Return the same pictures by hand, with the same pipeline, steps and guidance."""
     import torch
+
     from nbimg.backends.local import demo_folder
     from nbimg.local import manifest, pipelines
 

@@ -1,6 +1,6 @@
 """What `%load_ext nbimg` costs, beside `import replicate`, each in a fresh IPython.
 
-    python benchmarks/load.py [--runs 9]
+python benchmarks/load.py [--runs 9]
 """
 
 from __future__ import annotations

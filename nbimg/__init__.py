@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbimg.api import about, abatch, aedit, agenerate, batch, edit, generate, submit
+    from nbimg.api import abatch, about, aedit, agenerate, batch, edit, generate, submit
     from nbimg.backends.registry import register_backend
     from nbimg.errors import GenerationError, NbimgError
     from nbimg.job import Job

@@ -17,7 +17,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nbimg", description=__doc__)
     parser.add_argument("--version", action="version", version=f"nbimg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="run the quick-start notebook; print where its pictures are")
+    demo = commands.add_parser(
+        "demo", help="run the quick-start notebook; print where its pictures are"
+    )
     demo.add_argument("--folder", type=Path, default=Path("nbimg-demo"), help="[%(default)s]")
     commands.add_parser("about", help="print what a bug report needs, without secrets")
     known = parser.parse_args(words)

@@ -208,6 +208,5 @@ def _submitted(requests: Sequence[Request], task: str, options: Mapping[str, Any
         if name not in _CALL and value:  # --dry-run that is not heard would cost money
             raise OptionError(f"{name} is an option of cells only.", allowed=_CALL)
     known = {name: value for name, value in call.items() if name in _CALL}
-    return session.default().submit(
-        requests, CallOptions(task=task, share_seed=task == "edit", **known)
-    )
+    groups = (0,) * len(requests) if task == "edit" else ()
+    return session.default().submit(requests, CallOptions(task=task, groups=groups, **known))

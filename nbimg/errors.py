@@ -104,7 +104,8 @@ class CellSyntaxError(InputError):
     """
 
     def __init__(self, message: str, *, line: int, column: int, hint: str | None = None) -> None:
-        super().__init__(f"line {line}, column {column}: {message}", hint=hint)
+        place = f"line {line}" if line else "on the line of the magic"
+        super().__init__(f"{place}, column {column}: {message}", hint=hint)
         self.line = line
         self.column = column
 

@@ -192,6 +192,7 @@ OPTIONS: tuple[Option, ...] = (
            python=False, **_YES),
 )  # fmt: skip
 
+
 def find_flags(magic: str = "imggen", scope: Scope | None = None) -> dict[str, Option]:
     """Return flag → row for a magic, in the order of the table: what Tab completes.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from nbimg.backends.base import Call
 from nbimg.errors import InputError, OptionError, UnknownNameError
+from nbimg.store.names import file_name
 from nbimg.types import Capabilities, Field, ModelRef, Request, Size, parse_ratio
 
 __all__ = ["Planned", "plan"]
@@ -66,6 +67,7 @@ def plan(index: int, request: Request, ref: ModelRef, can: Capabilities, *, seed
             it needs, a parameter of `params` that it does not have or does not allow.
     """
     fit = _Fit(request, ref, can)
+    fit.output()
     fit.images()
     fit.shape()
     for name in ("negative", "steps", "guidance", "strength", "scheduler"):
@@ -86,6 +88,12 @@ class _Fit:
         self.request, self.ref, self.can = request, ref, can
         self.arguments: dict[str, Any] = {}
         self.notices: list[str] = []
+
+    def output(self) -> None:
+        """A file name that cannot be used is refused now, not when the image is paid for."""
+        if self.request.output:
+            values = {"index": 1, "prompt": self.request.prompt, "model": str(self.ref), "seed": 0}
+            file_name(self.request.output, values, ".png")
 
     def images(self) -> None:
         count, most = len(self.request.image), self.can.max_images

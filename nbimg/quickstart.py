@@ -50,7 +50,9 @@ def run(folder: Path) -> str:
     try:
         client.execute()
     except CellExecutionError as error:
-        raise NbimgError(f"the quick-start notebook failed: {error.ename}: {error.evalue}") from error
+        raise NbimgError(
+            f"the quick-start notebook failed: {error.ename}: {error.evalue}"
+        ) from error
     finally:
         nbformat.write(notebook, folder / "quickstart.ipynb")
     html, _ = HTMLExporter().from_notebook_node(notebook)

@@ -7,37 +7,34 @@ Must not: parse cell text, or draw.
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from nbimg import config, inputs
+from nbimg import config
 from nbimg.backends.base import Context
-from nbimg.backends.http import Http
 from nbimg.backends.registry import Registry
-from nbimg.choose import Choice, choose
 from nbimg.config import Settings
 from nbimg.engine.limits import Limits
-from nbimg.engine.retry import Policy, retrying
+from nbimg.engine.retry import Policy
 from nbimg.engine.run import Batch, Engine, until
-from nbimg.errors import GenerationError, ImageInputError, NbimgError, StoreWriteError
+from nbimg.errors import GenerationError, NbimgError
 from nbimg.events import Event, Finished
 from nbimg.events import Planned as PlannedEvent
+from nbimg.intake import Intake
 from nbimg.job import Job
 from nbimg.keys import Keys
-from nbimg.plan import Planned, plan
+from nbimg.planner import Plan, Planner
 from nbimg.portal import Portal
 from nbimg.results import ResultSet
 from nbimg.store.files import Store
 from nbimg.store.journal import Journal
-from nbimg.types import Capabilities, ErrorRecord, ModelRef, Request, Result, Status
+from nbimg.types import ErrorRecord, Request, Result, Status
 
-__all__ = ["CallOptions", "Plan", "Session", "default", "raised"]
+__all__ = ["CallOptions", "Session", "default", "raised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,8 @@ class CallOptions:
         task: `generate`, or `edit` when every request has an image.
         rows: Labels of the grid's rows, for a fan-out.
         columns_labels: Labels of its columns.
-        share_seed: Whether all tasks share the base seed, so that only the named axes differ.
+        groups: A number a request; those with the same one share the base seed that is drawn, so that
+            only what they fan out over differs. Empty: each has its own.
         concurrency: Calls at once per account.
         retries: At most this many attempts a stage.
         timeout: Bound on each call of a task, in seconds.
@@ -59,33 +57,12 @@ class CallOptions:
     task: str = "generate"
     rows: tuple[str, ...] = ()
     columns_labels: tuple[str, ...] = ()
-    share_seed: bool = False
+    groups: tuple[int, ...] = ()
     concurrency: int | None = None
     retries: int | None = None
     timeout: float | None = None
     url_only: bool = False
     columns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a call will do.
-
-    Attributes:
-        tasks: What will be sent, in order.
-        refused: Index → why a task cannot be sent; it costs no other task.
-        note: The line about the model that was chosen.
-    """
-
-    tasks: tuple[Planned, ...]
-    refused: Mapping[int, NbimgError]
-    note: str | None = None
-
-    @property
-    def cost_usd(self) -> float | None:
-        """Of all tasks; None when any price is unknown."""
-        costs = [task.cost_usd for task in self.tasks]
-        return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +87,9 @@ class Session:
         self.portal = Portal()
         self._limits = Limits(self.settings)
         self._places: dict[Path, _Place] = {}
-        self._http = Http("the address")
+        self._intake = Intake()
+        self._planner = Planner(self.settings, self.keys, self.registry)
+        self._noted: set[str] = set()
 
     def submit(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Job:
         """Start a call; it returns at once.
@@ -123,7 +102,7 @@ class Session:
             StoreError: When the output folder cannot be written.
         """
         place = self._place()
-        taken, refused = self._taken(requests, place)
+        taken, refused = self._intake.read(requests, place.store)
 
         async def work(emit: Callable[[Event], None], stop: asyncio.Event) -> ResultSet:
             return await self._run(job_id, taken, refused, options, place, emit=emit, stop=stop)
@@ -133,14 +112,15 @@ class Session:
 
     def plan(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Plan:
         """Return what a call would do; no job is created."""
-        taken, refused = self._taken(requests, self._place())
-        return self.portal.call(self._plan, taken, refused, options)
+        place = self._place()
+        taken, refused = self._intake.read(requests, place.store)
+        return self.portal.call(self._prepared, taken, refused, options, place)
 
     def close(self) -> None:
         """Close connections, journals and the loop."""
         for backend in self.registry.made():
             self.portal.call(backend.close)
-        self.portal.call(self._http.close)
+        self.portal.call(self._intake.close)
         for place in self._places.values():
             place.journal.close()
             place.engine.close()
@@ -158,111 +138,26 @@ class Session:
             self._places[folder] = _Place(store, journal, engine)
         return self._places[folder]
 
-    def _taken(
-        self, requests: Sequence[Request], place: _Place
-    ) -> tuple[list[Request], dict[int, NbimgError]]:
-        """Read every image and keep it by its content; addresses are left for the loop.
-
-        Returns:
-            The requests, and the error of each whose images cannot be read.
-
-        Raises:
-            StoreWriteError: When the output folder cannot be written.
-        """
-        taken, refused = list(requests), {}
-        for index, request in enumerate(requests):
-            try:
-                taken[index] = request.but(
-                    image=tuple(self._take(image, place) for image in request.image),
-                    mask=None if request.mask is None else self._take(request.mask, place),
-                )
-            except StoreWriteError:
-                raise
-            except NbimgError as error:
-                refused[index] = error
-        return taken, refused
-
-    @staticmethod
-    def _take(image: Any, place: _Place) -> Any:
-        return image if inputs.is_url(image) else place.store.take(*inputs.read(image))
-
-    async def _fetch(self, request: Request, place: _Place, policy: Policy) -> Request:
-        """Read the images that were given as addresses."""
-
-        async def fetch(image: Any) -> Any:
-            if not inputs.is_url(image):
-                return image
-            get = functools.partial(self._http.send, "GET", image, follow=True)
-            reply = await retrying("input", get, policy, lambda *_: None)
-            if not reply.ok:
-                raise ImageInputError(f"{reply.url} answered {reply.status}, not with an image.")
-            name = reply.url.rpartition("/")[2] or reply.url
-            clean = await asyncio.to_thread(inputs.clean, reply.content, name)
-            return await asyncio.to_thread(place.store.take, clean, name)
-
-        images = await asyncio.gather(*map(fetch, request.image))
-        return request.but(image=tuple(images), mask=await fetch(request.mask))
-
     async def _prepared(
         self,
         requests: list[Request],
         refused: dict[int, NbimgError],
         options: CallOptions,
         place: _Place,
-        policy: Policy,
     ) -> Plan:
         """Fetch, in place, the images that were given as addresses, and plan."""
-        for index, request in enumerate(requests):
-            if any(map(inputs.is_url, (*request.image, request.mask))) and index not in refused:
-                try:
-                    requests[index] = await self._fetch(request, place, policy)
-                except NbimgError as error:
-                    refused[index] = error
-        return await self._plan(requests, refused, options)
+        policy = self._policy(options)
+        await self._intake.fetch(requests, refused, place.store, policy)
+        return await self._planner.plan(
+            requests, refused, task=options.task, groups=options.groups, policy=policy
+        )
 
-    async def _plan(
-        self,
-        requests: Sequence[Request],
-        unread: Mapping[int, NbimgError],
-        options: CallOptions,
-    ) -> Plan:
-        """Choose a model for each request, ask what it takes, and fit.
-
-        Raises:
-            NbimgError: When there is no task that can be sent: the first reason.
-        """
-        chosen: dict[tuple[str | None, str], Choice] = {}
-        can: dict[ModelRef, Capabilities | NbimgError] = {}
-        tasks, refused = [], dict(unread)
-        shared = secrets.randbelow(2**31)
-        for index, request in enumerate(requests):
-            if index in refused:
-                continue
-            kind = (request.model, "edit" if request.image else options.task)
-            seed = shared if options.share_seed else secrets.randbelow(2**31)
-            try:
-                choice = chosen.get(kind) or self._choice(*kind)
-                chosen[kind] = choice
-                takes = can.get(choice.ref) or await self._takes(choice.ref, options)
-                can[choice.ref] = takes
-                if isinstance(takes, NbimgError):
-                    refused[index] = takes
-                else:
-                    tasks.append(plan(index, request, choice.ref, takes, seed=seed))
-            except NbimgError as error:
-                refused[index] = error
-        if refused and not tasks:
-            raise refused[min(refused)]
-        note = next((choice.note for choice in chosen.values() if choice.note), None)
-        return Plan(tuple(tasks), refused, note)
-
-    async def _takes(self, ref: ModelRef, options: CallOptions) -> Capabilities | NbimgError:
-        """Ask what a model takes; an error is kept, so that it is asked once."""
-        try:
-            ask = functools.partial(self.registry.get(ref.provider).capabilities, ref.model)
-            return await retrying("schema", ask, self._policy(options), lambda *_: None)
-        except NbimgError as error:
-            return error
+    def _note(self, note: str | None) -> str | None:
+        """The line about a model that nbimg chose: once in a kernel, not under every cell."""
+        if note is None or note in self._noted:
+            return None
+        self._noted.add(note)
+        return note
 
     def _policy(self, options: CallOptions) -> Policy:
         return Policy(
@@ -270,9 +165,6 @@ class Session:
             self.settings.get("retry_min_s"),
             self.settings.get("retry_max_s"),
         )
-
-    def _choice(self, model: str | None, task: str) -> Choice:
-        return choose(model, task, self.settings, self.keys, self.registry)
 
     async def _run(
         self,
@@ -285,8 +177,7 @@ class Session:
         emit: Callable[[Event], None],
         stop: asyncio.Event,
     ) -> ResultSet:
-        policy = self._policy(options)
-        planning = asyncio.ensure_future(self._prepared(requests, refused, options, place, policy))
+        planning = asyncio.ensure_future(self._prepared(requests, refused, options, place))
         if await until({planning}, stop):
             planning.cancel()
             return ResultSet([_cancelled(*item) for item in enumerate(requests)])
@@ -306,7 +197,7 @@ class Session:
         batch = Batch(
             job_id,
             planned.tasks,
-            policy,
+            self._policy(options),
             self.settings.get("timeout", options.timeout),
             options.concurrency,
             options.url_only,
@@ -319,9 +210,9 @@ class Session:
             rows=options.rows,
             columns_labels=options.columns_labels,
             columns=self.settings.get("columns", options.columns),
-            note=planned.note,
+            note=self._note(planned.note),
             rerun=lambda again: self.submit(
-                again, replace(options, rows=(), columns_labels=())
+                again, replace(options, rows=(), columns_labels=(), groups=())
             ).wait(),
         )
 

@@ -2,6 +2,10 @@
 
 import os
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch: two threads that share a core collapse
+
 import pytest
 
 from nbimg import config, session

@@ -8,6 +8,7 @@ import pytest
 
 import nbimg
 from nbimg import session
+from nbimg.choose import choose
 from nbimg.errors import (
     GenerationError,
     InputError,
@@ -194,7 +195,7 @@ def test_the_plan_of_a_call_sends_no_job(flux):
     plan = session.default().plan([Request("x", n=2), Request("y", params={"no": 1})])
     assert len(plan.tasks) == 1
     assert list(plan.refused) == [1]
-    assert plan.cost_usd is None
+    assert plan.cost_usd == 0.05
     assert flux.jobs == []
 
 
@@ -221,11 +222,15 @@ def test_a_closed_session_leaves_no_thread_behind(flux, sessions):
 
 def test_with_a_key_the_first_provider_is_chosen_and_without_one_the_demo(server, monkeypatch):
     own = session.default()
-    assert own._choice(None, "generate").ref.alias == "flux-dev"
-    assert own._choice(None, "edit").ref.alias == "flux-kontext-max"
-    assert "flux-dev" in own._choice(None, "generate").note
+
+    def chosen(task):
+        return choose(None, task, own.settings, own.keys, own.registry)
+
+    assert chosen("generate").ref.alias == "flux-dev"
+    assert chosen("edit").ref.alias == "flux-kontext-max"
+    assert "flux-dev (replicate, $0.025 an image)" in chosen("generate").note
     monkeypatch.delenv("REPLICATE_API_TOKEN")
-    choice = own._choice(None, "generate")
+    choice = chosen("generate")
     assert choice.ref.alias == "demo"
     assert "REPLICATE_API_TOKEN" in choice.note
 
@@ -235,3 +240,13 @@ def test_what_a_bug_report_needs_holds_no_secret(flux):
     assert told["keys"] == {"replicate": True}
     assert flux.token not in str(told)
     assert told["packages"]["httpx"]
+
+
+def test_the_line_about_the_model_is_shown_once_in_a_kernel(server):
+    first, second = nbimg.generate("a cat"), nbimg.generate("a dog")
+    assert "Choose another with -m" in first._repr_mimebundle_()[0]["text/html"]
+    assert "Choose another with -m" not in second._repr_mimebundle_()[0]["text/html"]
+
+
+def test_the_price_of_the_catalogue_is_what_a_task_costs(flux):
+    assert nbimg.generate("a cat", n=2)[0].cost_usd == pytest.approx(0.05)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from nbimg import __main__, quickstart
 from nbimg.errors import DependencyMissingError
 

@@ -1,0 +1,1 @@
+"""What makes images: remote providers and this machine, behind one contract."""

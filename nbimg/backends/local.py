@@ -129,7 +129,7 @@ class DemoBackend(DiffusersBackend):
 
     name = "demo"
 
-    def manifest(self, model: str) -> Manifest:
+    def manifest(self, model: str) -> Manifest:  # noqa: ARG002  # it has only one
         """Read the card of the model in the package."""
         return super().manifest(str(demo_folder()))
 
@@ -141,8 +141,22 @@ def demo_folder() -> Path:
 
 #: Arguments of a pipeline's call that nbimg itself sets.
 _OURS = frozenset(
-    "self prompt image generator latents prompt_embeds negative_prompt_embeds num_images_per_prompt "
-    "output_type return_dict callback_on_step_end callback_on_step_end_tensor_inputs kwargs args".split()
+    [
+        "self",
+        "prompt",
+        "image",
+        "generator",
+        "latents",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "num_images_per_prompt",
+        "output_type",
+        "return_dict",
+        "callback_on_step_end",
+        "callback_on_step_end_tensor_inputs",
+        "kwargs",
+        "args",
+    ]
 )
 
 

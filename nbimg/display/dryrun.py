@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from nbimg.display import words
-from nbimg.errors import InputError
+from nbimg.errors import NbimgError
 from nbimg.plan import Planned
 
 __all__ = ["render_plan"]
@@ -22,7 +22,7 @@ class _Plan(Protocol):
     @property
     def tasks(self) -> Sequence[Planned]: ...
     @property
-    def refused(self) -> Mapping[int, InputError]: ...
+    def refused(self) -> Mapping[int, NbimgError]: ...
     @property
     def note(self) -> str | None: ...
     @property
@@ -34,15 +34,14 @@ def render_plan(plan: _Plan) -> str:
     calls = sum(len(task.calls) for task in plan.tasks)
     images = sum(task.request.n for task in plan.tasks)
     cost = "price unknown" if plan.cost_usd is None else f"about {words.money(plan.cost_usd)}"
-    lines = [
-        f"Dry run: {words.count(len(plan.tasks), 'task')}, {words.count(images, 'image')}, "
-        f"{words.count(calls, 'request')}, {cost}. Nothing was sent."
-    ]
+    counts = words.count(len(plan.tasks), "task"), words.count(images, "image")
+    sent = words.count(calls, "request")
+    lines = [f"Dry run: {', '.join(counts)}, {sent}, {cost}. Nothing was sent."]
     for task in plan.tasks[:SHOWN]:
         call = task.calls[0]
-        sent = json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
+        values = json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
         prompt = words.shorten(task.request.prompt, 60)
-        lines.append(f"{task.index:4}  {task.ref}  × {task.request.n}  {prompt!r}  {sent}")
+        lines.append(f"{task.index:4}  {task.ref}  × {task.request.n}  {prompt!r}  {values}")
         lines += [f"      {notice}" for notice in task.notices]
     if len(plan.tasks) > SHOWN:
         lines.append(f"      … and {len(plan.tasks) - SHOWN} more")

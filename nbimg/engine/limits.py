@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from nbimg.config import Rate, Settings
+from nbimg.engine.gate import Gate, Passage
 from nbimg.errors import SettingError
 
 __all__ = ["Account", "Lane", "Limits", "Window"]
@@ -42,7 +43,7 @@ class Window:
 
 
 class Account:
-    """What all calls to one account share: how many are under way, the windows, a pause."""
+    """What all calls to one account share: how many are under way, the windows, a pause, the gate."""
 
     def __init__(self) -> None:
         self._busy = 0
@@ -50,6 +51,7 @@ class Account:
         self._turns: dict[str, asyncio.Lock] = {}
         self._windows: dict[str, Window] = {}
         self._paused_until = 0.0
+        self._gate = Gate()
 
     def limit(self, rates: Mapping[str, Rate]) -> None:
         """Set the windows; what has passed is remembered."""
@@ -81,22 +83,32 @@ class Account:
                 self._waiting.remove(entry)
                 turn.set_result(None)
 
-    async def turn(self, stage: str) -> None:
-        """Wait for a request of that stage to fit: no pause, and room in the window."""
+    async def turn(self, stage: str, passage: Passage | None = None) -> None:
+        """Wait for a request of that stage to fit: through the gate, no pause, room in the window."""
         window = self._windows.get(stage)
-        async with self._turns.setdefault(stage, asyncio.Lock()):  # first come, first served
-            while (rest := self._rest_s(window)) > 0:  # noqa: ASYNC110  # nobody sets the clock
-                await asyncio.sleep(rest)
-            if window is not None:
-                window.take()
+        while True:
+            if passage is not None:
+                await passage.enter()
+            async with self._turns.setdefault(stage, asyncio.Lock()):  # first come, first served
+                while (rest := self._rest_s(window)) > 0:  # noqa: ASYNC110  # nobody sets the clock
+                    await asyncio.sleep(rest)
+                if passage is None or passage.free:  # the gate may have narrowed meanwhile
+                    if window is not None:
+                        window.take()
+                    return
+
+    def passage(self) -> Passage:
+        """Return the way of one create through the gate."""
+        return Passage(self._gate)
 
     def _rest_s(self, window: Window | None) -> float:
         pause = self._paused_until - time.monotonic()
         return max(pause, window.rest_s()) if window is not None else pause
 
     def pause(self, seconds: float) -> None:
-        """Hold back the whole account: a 429 concerns every task of it."""
+        """Hold back the whole account, and let its creates go one at a time then."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        self._gate.narrow()
 
 
 class Lane:
@@ -119,9 +131,18 @@ class Lane:
         async with self._own, self._account.permit(self._ceiling):
             yield
 
-    async def turn(self, stage: str) -> None:
-        """Wait for a request of that stage (`create`, `read`) to fit."""
-        await self._account.turn(stage)
+    def passage(self) -> Passage:
+        """Return the way of one create, with all its tries, through the account's gate."""
+        return self._account.passage()
+
+    async def turn(self, stage: str, passage: Passage | None = None) -> None:
+        """Wait for a request of that stage (`create`, `read`) to fit.
+
+        Args:
+            stage: Which window it counts in.
+            passage: That of a create.
+        """
+        await self._account.turn(stage, passage)
 
     def pause(self, seconds: float) -> None:
         """Hold back the whole account: a 429 concerns every task of it."""

@@ -121,7 +121,7 @@ def _call(
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise JobFailedError(f"{type(pipe).__name__} failed: {line}", backend="local") from error
-    return out.images
+    return list(out.images)
 
 
 def _picture(call: Call, size_px: tuple[int, int] | None) -> Any:

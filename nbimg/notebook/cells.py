@@ -33,9 +33,7 @@ class StoppedError(KeyboardInterrupt):
         return [str(self)]
 
 
-def run(
-    magic: str, line: str, body: str | None, shell: Any, session: Session
-) -> ResultSet | None:
+def run(magic: str, line: str, body: str | None, shell: Any, session: Session) -> ResultSet | None:
     """Do what a cell says; the value of the line form is its result.
 
     Args:
@@ -60,9 +58,7 @@ def run(
         raise StoppedError("Stopped.") from None
 
 
-def _run(
-    magic: str, line: str, body: str | None, shell: Any, session: Session
-) -> ResultSet | None:
+def _run(magic: str, line: str, body: str | None, shell: Any, session: Session) -> ResultSet | None:
     spec = cells.parse(line, body, magic=magic)
     call = dict(spec.call)
     if call.get("help"):
@@ -74,7 +70,7 @@ def _run(
     options = CallOptions(
         rows=expansion.rows,
         columns_labels=expansion.columns,
-        share_seed=bool(expansion.rows or expansion.columns),
+        groups=expansion.blocks,
         concurrency=call.get("concurrency"),
         retries=call.get("retries"),
         timeout=call.get("timeout"),
@@ -84,7 +80,8 @@ def _run(
     if magic == "imgedit":
         images = inputs.expand_paths(spec.images, names)
         requests = _edits(requests, images, combine=call.get("mode") == "combine")
-        options = replace(options, task="edit", share_seed=True, rows=(), columns_labels=())
+        same = (0,) * len(requests)
+        options = replace(options, task="edit", groups=same, rows=(), columns_labels=())
     if call.get("dry_run"):
         print(render_plan(session.plan(requests, options)))
         return None

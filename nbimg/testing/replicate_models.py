@@ -155,7 +155,7 @@ _IMAGES: Schema = {"type": "array", "items": {"type": "string", "format": "uri"}
 
 def _choice(options: str) -> Schema:
     """Make an enum of the words of ``options``, the default first."""
-    return {"type": "string", "enum": options.split(), "default": options.split()[0]}
+    return {"type": "string", "enum": options.split(), "default": options.split(maxsplit=1)[0]}
 
 
 def _integer(minimum: int, maximum: int, default: int) -> Schema:

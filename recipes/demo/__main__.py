@@ -28,7 +28,7 @@ def _arguments() -> argparse.ArgumentParser:
     train.add_argument("--pool", type=int, default=16000, help="encoded pairs kept in memory")
     tasks.add_parser("export", help="write the weights into the package")
     evaluate = tasks.add_parser("evaluate", help="measure on held-out scenes, write figures.json")
-    evaluate.add_argument("--number", type=int, default=120, help="held-out scenes")
+    evaluate.add_argument("--number", type=int, default=40, help="held-out scenes a form")
     evaluate.add_argument("--edits", type=int, default=24, help="held-out edits of each kind")
     sheet = tasks.add_parser("sheet", help="write a contact sheet of samples")
     sheet.add_argument("path", type=Path)
@@ -78,7 +78,7 @@ def main() -> None:
         from recipes.demo import card, evaluate
 
         figures = evaluate.run(asked.number, asked.edits)
-        print(json.dumps({key: figures[key] for key in ("generate", "edit")}, indent=1))
+        print(json.dumps({key: figures[key] for key in ("generate", "forms", "edit")}, indent=1))
         print(card.table(figures))
     else:
         from recipes.demo import sheet

@@ -6,6 +6,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures.json"
+COLUMNS = ("background", "time", "colour", "kind", "count", "position", "all")
 MARK = "<!-- figures -->"
 EXAMPLES = [
     "a red house at night",
@@ -19,16 +20,22 @@ EXAMPLES = [
 ]
 
 
+def _rows(first: str, rows: dict[str, dict[str, float]]) -> list[str]:
+    """Return the lines of a Markdown table: a property a column, what it is about a row."""
+    lines = [f"| {first} | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for label, values in rows.items():
+        cells = (f"{values[name]:.2f}" if name in values else "-" for name in COLUMNS)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def table(figures: dict[str, Any]) -> str:
-    """Return the figures as two Markdown tables: pictures from words, and edits."""
-    columns = ("background", "time", "colour", "kind", "count", "position", "all")
+    """Return the figures as Markdown tables: pictures from words, by form, and edits."""
     names = {"model": "**the model**", "autoencoder": "ceiling: autoencoder only",
              "renders": "ceiling: true drawings"}
-    lines = ["| from words | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for row, label in names.items():
-        values = figures["generate"][row]
-        lines.append(f"| {label} | " + " | ".join(
-            f"{values[name]:.2f}" if name in values else "-" for name in columns) + " |")
+    lines = _rows("from words", {label: figures["generate"][row] for row, label in names.items()})
+    forms = {f"{form} ({values['number']})": values for form, values in figures["forms"].items()}
+    lines += ["", *_rows("the model, by form", forms)]
     lines += ["", "| edit | done | done, and the rest kept | ceiling |", "|---|---|---|---|"]
     for kind, values in figures["edit"].items():
         lines.append(f"| {kind} | {values['done']:.2f} | {values['all']:.2f} | "

@@ -79,7 +79,7 @@ def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
         pool: Encoded pictures; renewed on the way.
         tokens: The tokenizer.
         start: ``unet`` and ``text`` to start from without a checkpoint.
-        minutes: Wall time; the rate falls to zero over the last third.
+        minutes: Wall time; the rate falls to zero over the last 45 %.
     """
     model = start
     average = copy.deepcopy(model)
@@ -105,7 +105,7 @@ def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
         return float(loss.item())
 
     def rate(step: int, part: float) -> float:
-        return RATE * min(1, (step + 1) / 100, 0.02 + (1 - part) / 0.33)
+        return RATE * min(1, (step + 1) / 100, 0.02 + (1 - part) / 0.45)
 
     def save(steps: int) -> None:
         checkpoint.write(path, {"step": done + steps, "model": model.state_dict(),

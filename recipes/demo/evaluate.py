@@ -21,19 +21,31 @@ from recipes.demo.measure import check
 
 BATCH = 8
 Rows = list[dict[str, bool]]
+FORMS = ("one in a landscape", "one on a colour", "two to four of one", "two things")
 DONE = {"recolour": ("colour",), "background": ("background",), "time": ("time",),
         "remove": ("gone",), "swap": ("kind",)}
 
 
+def form_of(scene: scenes.Scene) -> str:
+    """Return which of `FORMS` a scene is."""
+    if len(scene.things) == 2:
+        return "two things"
+    if scene.things[0].count > 1:
+        return "two to four of one"
+    return "one in a landscape" if scene.time else "one on a colour"
+
+
 def held_out_scenes(number: int) -> list[scenes.Scene]:
-    """Return `number` different held-out scenes."""
+    """Return held-out scenes, `number` of each form, all different as far as there are enough."""
     rng = random.Random(101)
-    found: dict[str, scenes.Scene] = {}
-    while len(found) < number:
+    found: dict[str, dict[str, scenes.Scene]] = {form: {} for form in FORMS}
+    for _ in range(4000 * number):
+        if all(len(group) == number for group in found.values()):
+            break
         scene = scenes.sample(rng)
-        if scene.held_out():
-            found[scene.key()] = scene
-    return list(found.values())
+        if scene.held_out() and len(found[form_of(scene)]) < number:
+            found[form_of(scene)][scene.key()] = scene
+    return [scene for group in found.values() for scene in group.values()]
 
 
 def held_out_edits(kind: str, number: int) -> list[edits.Edit]:
@@ -95,7 +107,7 @@ def seconds(pipeline: Any, text: str, sources: list[Image.Image] | None = None) 
     return min(times)
 
 
-def run(number: int = 120, number_edits: int = 24) -> dict[str, Any]:
+def run(number: int = 40, number_edits: int = 24) -> dict[str, Any]:
     """Measure, write ``figures.json`` and return the figures."""
     judge = Judge()
     rng = random.Random(103)
@@ -112,12 +124,17 @@ def run(number: int = 120, number_edits: int = 24) -> dict[str, Any]:
     figures: dict[str, Any] = {"generate": {
         name: shares([check(picture, scene, judge)
                       for picture, scene in zip(pictures, asked, strict=True)])
-        for name, pictures in rows.items()}, "edit": {}}
+        for name, pictures in rows.items()}, "forms": {}, "edit": {}}
+    checked = [check(picture, scene, judge)
+               for picture, scene in zip(rows["model"], asked, strict=True)]
+    for form in FORMS:
+        these = [row for row, scene in zip(checked, asked, strict=True) if form_of(scene) == form]
+        figures["forms"][form] = {**shares(these), "number": len(these)}
     for kind in edits.EDITS:
         figures["edit"][kind] = _edit_figures(editor, judge, kind, number_edits, rng)
     state = checkpoint.read(export.DENOISER)
     figures |= {
-        "number": number, "number_edits": number_edits, "steps": export.STEPS,
+        "number": len(asked), "number_edits": number_edits, "steps": export.STEPS,
         "guidance": export.GUIDANCE, "judge": judge.accuracy,
         "psnr_db": autoencoder.psnr(editor.vae), "threads": torch.get_num_threads(),
         "seconds_generate": seconds(maker, texts[0]),

@@ -26,9 +26,9 @@ WEIGHTS = Path(__file__).parents[2] / "nbimg" / "local" / "demo" / "weights"
 AUTOENCODER = checkpoint.RUNS / "autoencoder.pt"
 DENOISER = checkpoint.RUNS / "denoiser.pt"
 STEPS = 16
-GUIDANCE = 3.0
-EDIT_GUIDANCE = 2.5
-IMAGE_GUIDANCE = 1.4
+GUIDANCE = 2.0
+EDIT_GUIDANCE = 2.0
+IMAGE_GUIDANCE = 1.3
 
 
 def scheduler() -> DPMSolverMultistepScheduler:

@@ -24,7 +24,7 @@ def schema(**properties):
         ("imagen-4-ultra", None, None, False, True, 0),
     ],
 )
-def test_the_field_for_input_images_is_found_whatever_it_is_called(  # noqa: PLR0917
+def test_the_field_for_input_images_is_found_whatever_it_is_called(
     model, field, kind, composes, makes, most
 ):
     found = can(model)

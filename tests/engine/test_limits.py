@@ -172,6 +172,55 @@ def test_a_pause_that_begins_while_the_window_is_waited_for_is_obeyed():
     assert asyncio.run(go()) > 0.2
 
 
+def test_those_who_wait_for_a_pause_do_not_all_go_when_it_ends():
+    async def go():
+        lane = limits().lane("replicate", 8, RATES)
+        lane.pause(0.05)
+        sent, over = [], asyncio.Event()
+
+        async def create(number):
+            with lane.passage() as passage:
+                await lane.turn("create", passage)
+                sent.append(number)
+                await over.wait()
+
+        tasks = [asyncio.create_task(create(number)) for number in range(5)]
+        await asyncio.sleep(0.15)
+        assert sent == [0]
+        over.set()
+        await asyncio.gather(*tasks)
+        assert sent == [0, 1, 2, 3, 4]
+
+    asyncio.run(go())
+
+
+def test_those_in_the_queue_of_the_window_heed_a_gate_that_narrows_and_take_no_room():
+    async def go():
+        own = limits(REPLICATE_RATE="4/0.2s")
+        lane = own.lane("replicate", 8, RATES)
+        for _ in range(4):
+            await lane.turn("create")
+        sent, over = [], asyncio.Event()
+
+        async def create(number):
+            with lane.passage() as passage:
+                await lane.turn("create", passage)
+                sent.append(number)
+                await over.wait()
+
+        tasks = [asyncio.create_task(create(number)) for number in range(4)]
+        await asyncio.sleep(0.02)
+        lane.pause(0.01)
+        await asyncio.sleep(0.3)
+        assert len(sent) == 1
+        began = time.monotonic()
+        over.set()
+        await asyncio.gather(*tasks)
+        return time.monotonic() - began
+
+    assert asyncio.run(go()) < 0.1
+
+
 def test_a_rate_that_is_changed_holds_from_the_next_call_on(monkeypatch):
     environ = {"NBIMG_REPLICATE_RATE": "1/60s"}
 

@@ -10,15 +10,15 @@ import pytest
 import nbimg
 from nbimg import session
 from nbimg.backends import registry
-from nbimg.backends.base import Prediction, RemoteBackend, State
-from nbimg.engine import run
+from nbimg.backends.base import LocalBackend, Prediction, RemoteBackend, State
+from nbimg.engine import batch, run
 from nbimg.errors import JobFailedError, OutcomeUnknownError, StoreWriteError
-from nbimg.events import Finished, Retrying, Started, Submitted, Waiting
+from nbimg.events import Finished, Retrying, Saved, Started, Submitted, Waiting
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions
 from nbimg.store.journal import Journal
 from nbimg.testing import FAILURES, Fault, Outcome
-from nbimg.types import Capabilities, Request, Status
+from nbimg.types import Capabilities, EncodedImage, Request, Status
 
 CREATE = {"method": "POST", "path": "*/predictions"}
 POLL = {"method": "GET", "path": "/v1/predictions/*"}
@@ -79,19 +79,14 @@ def test_each_variant_has_the_next_seed_and_a_job_of_its_own(server):
 
 def test_files_are_on_disk_before_a_task_is_said_to_be_finished(server):
     seen = []
+    own = session.default()
+    plan = own.plan([Request("a cat", model="flux-dev")])
 
-    async def go():
-        own = session.default()
-        place = own._place()
-        plan = await own._plan([Request("a cat", model="flux-dev")], {}, CallOptions())
+    def emit(event):
+        if isinstance(event, Finished):
+            seen.extend(image.path.read_bytes() for image in event.result.images)
 
-        def emit(event):
-            if isinstance(event, Finished):
-                seen.extend(image.path.read_bytes() for image in event.result.images)
-
-        await place.engine.run(run.Batch("b", plan.tasks), emit)
-
-    session.default().portal.call(go)
+    own.portal.call(own._place().engine.run, run.Batch("b", plan.tasks), emit)
     assert [len(data) > 50 for data in seen] == [True]
 
 
@@ -100,6 +95,43 @@ def test_the_events_of_a_task_come_in_the_order_in_which_things_happen(server):
     job.wait()
     kinds = [type(event) for event in events_of(job)]
     assert kinds.index(Started) < kinds.index(Submitted) < kinds.index(Finished)
+
+
+def saved_and_finished(job):
+    """The images told as saved before the task was told as finished, and its result."""
+    events = events_of(job)
+    (end,) = [place for place, event in enumerate(events) if isinstance(event, Finished)]
+    saved = [place for place, event in enumerate(events) if isinstance(event, Saved)]
+    assert all(place < end for place in saved)
+    assert all(events[place].task == events[end].task for place in saved)
+    return [events[place].image for place in saved], events[end].result
+
+
+def by_path(images):
+    return sorted(images, key=lambda image: image.path)
+
+
+def test_every_image_is_told_as_saved_before_its_task_is_told_as_finished(server):
+    job = nbimg.submit("a cat", model="flux-dev", n=4)
+    job.wait()
+    saved, result = saved_and_finished(job)
+    assert len(saved) == 4
+    assert by_path(saved) == by_path(result.images)
+
+
+def test_every_local_image_is_told_as_saved_before_its_task_is_told_as_finished():
+    with_backend("here", Here)
+    job = nbimg.submit("a cat", model="here:m", n=4)
+    job.wait()
+    saved, result = saved_and_finished(job)
+    assert len(saved) == 4
+    assert by_path(saved) == by_path(result.images)
+
+
+def test_with_url_only_nothing_is_told_as_saved(server):
+    job = nbimg.submit("a cat", model="flux-dev", url_only=True)
+    job.wait()
+    assert saved_and_finished(job)[0] == []
 
 
 def test_several_outputs_of_one_call_are_numbered_and_all_kept(server):
@@ -276,6 +308,34 @@ def test_a_429_of_one_task_holds_back_the_others_too(server):
     first, *others = server.matching(**CREATE)
     late = [call.at_s - first.at_s for call in others]
     assert sum(delay < 0.9 for delay in late) <= 1  # the one that was on its way already
+
+
+def low_credit(server, monkeypatch, speed):
+    """6 creates a minute, in a quick minute; what the server says in its seconds is said in ours."""
+    server.credit, server.speed = "low", speed
+    real = server._throttled
+    monkeypatch.setattr(server, "_throttled", lambda wait_s, low: real(wait_s / speed, low))
+
+
+def test_an_account_with_little_credit_finishes_a_batch_of_five(server, monkeypatch):
+    low_credit(server, monkeypatch, speed=50)
+    results = generate(*"abcde", retries=3)
+    assert [r.status for r in results] == [Status.OK] * 5
+    assert len(server.jobs) == 5
+    refused = [sum(a.outcome == "BusyError" for a in r.attempts) for r in results]
+    assert max(refused) <= 2  # the first rush, and the probe that came too early
+
+
+def test_who_waits_while_another_is_refused_loses_no_attempt(server):
+    server.inject(Fault("error", **CREATE, status=429, retry_after_s=1))
+    first = nbimg.submit("first", model="flux-dev", retries=4)
+    wait_for(lambda: server.count(**CREATE) == 1)
+    server.inject(Fault("error", **CREATE, status=429, retry_after_s=1))
+    time.sleep(0.1)
+    others = generate("a", "b", "c", retries=1)  # they come while the account is held back
+    results = [*first.wait(), *others]
+    assert [r.status for r in results] == [Status.OK] * 4
+    assert server.count(**CREATE) == 6
 
 
 def test_a_500_on_a_poll_is_asked_again_and_nothing_is_made_twice(server):
@@ -575,6 +635,38 @@ def test_stop_while_a_create_is_in_flight_cancels_the_job_when_its_id_arrives(se
     assert journal_rows() == [("cancelled", server.jobs[0].id)]
 
 
+def stopped_while_creates_hang(server, monkeypatch, when, model="flux-dev"):
+    monkeypatch.setattr(batch, "CLEANUP_S", 0.3)
+    server.inject(Fault("hang", **CREATE, when=when))
+    job = nbimg.submit(["x"], model=model)
+    wait_for(lambda: server.count(**CREATE) == 1)
+    time.sleep(0.05)
+    began = time.monotonic()
+    job.cancel()
+    (result,) = job.wait()
+    assert 0.25 < time.monotonic() - began < 2
+    return result
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_stop_during_a_create_that_never_answers_is_unknown(server, monkeypatch, when):
+    result = stopped_while_creates_hang(server, monkeypatch, when)
+    assert result.status is Status.UNKNOWN
+    assert result.error.kind == "OutcomeUnknownError"
+    assert journal_rows() == [("unknown", None)]
+
+
+def test_a_create_that_is_lost_after_stop_is_unknown(server):
+    server.inject(Fault("html", **CREATE, when="after", status=502))
+    server.latency_s = lambda call: 0.3 if call.method == "POST" else 0.0
+    job = nbimg.submit(["x"], model="imagen-4-ultra")  # has no seed: cannot be looked for
+    wait_for(lambda: server.count(**CREATE) == 1)
+    job.cancel()
+    (result,) = job.wait()
+    assert result.status is Status.UNKNOWN
+    assert journal_rows() == [("unknown", None)]
+
+
 def test_stop_while_the_model_is_looked_up_returns_at_once(server):
     server.inject(Fault("hang", method="GET", path="/v1/models/*"))
     job = nbimg.submit(["x", "y"], model="flux-dev")
@@ -691,6 +783,24 @@ class Instant(RemoteBackend):
 
     async def fetch(self, url):
         raise AssertionError
+
+
+class Here(LocalBackend):
+    """Models on this machine that need no weights."""
+
+    name = "here"
+
+    async def capabilities(self, model):
+        return Capabilities()
+
+    def share_key(self, call):
+        return call.ref.model
+
+    async def generate(self, calls, report):
+        from nbimg.testing.pictures import render_picture
+
+        for place, call in enumerate(calls):
+            yield place, EncodedImage(render_picture(f"{call.prompt} {place}", "png", 8, 8))
 
 
 def registry_field(name):

@@ -3,6 +3,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+
 from tests.house.layers import LEVELS, ROOMS
 
 PACKAGE = Path(__file__).parents[2] / "nbimg"

@@ -4,10 +4,10 @@ import importlib
 import inspect
 import re
 import tomllib
-from pathlib import Path
+
+import pytest
 
 import nbimg
-import pytest
 from tests.house.test_layers import CODE, PACKAGE
 
 ROOT = PACKAGE.parent

@@ -14,7 +14,10 @@ def test_the_examples_of_the_readme_run_in_a_real_kernel(tmp_path):
     cells = [nbformat.v4.new_code_cell(example.strip()) for example in examples]
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(
-        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        kernel_name="python3",
+        timeout=120,
+        resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()  # raises when a cell fails
     assert len(list((tmp_path / "nbimg-images").glob("*.png"))) >= 12

@@ -3,6 +3,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from nbimg import pixels
 from nbimg.backends.base import Call
 from nbimg.backends.local import demo_folder
@@ -77,7 +78,9 @@ def test_seeds_decide_the_picture():
 
 
 def test_edits_of_several_images_are_pairs_of_prompt_and_image(picture):
-    both = run("edit", calls("make it night", "make the house blue", seeds=[1, 1], images=(picture,)))
+    both = run(
+        "edit", calls("make it night", "make the house blue", seeds=[1, 1], images=(picture,))
+    )
     alone = run("edit", calls("make the house blue", seeds=[1], images=(picture,)))
     assert gap(both[1][1].data, alone[0][1].data) <= 2
     assert gap(both[0][1].data, both[1][1].data) > 20

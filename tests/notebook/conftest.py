@@ -32,10 +32,11 @@ def _fresh():
     import os, sys
     shell = get_ipython()
     if "nbimg" in shell.extension_manager.loaded:
-        from nbimg import session
+        from nbimg import config, session
         shell.run_line_magic("unload_ext", "nbimg")
         session.default().close()
         session._default = None
+        config.kernel.cache_clear()
     shell.reset(new_session=False)
     for each in [shell, *shell.configurables]:
         each.config.pop("NbImg", None)

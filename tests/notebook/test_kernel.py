@@ -207,11 +207,7 @@ def test_a_setting_that_does_not_fit_is_refused_and_the_old_one_stays(notebook, 
         ("%%imggen\na red} house", "}"),
         ("%%imggen --negative 'a\nb", "the quote ' is not closed"),
         ("%%imggen a cat\na dog", "The prompt goes below the %%imggen line."),
-        pytest.param(
-            "%%imggen -o ../b.jpg\na",
-            "leaves the output folder",
-            marks=pytest.mark.xfail(reason="the name is looked at after the job was paid for"),
-        ),
+        ("%%imggen -o ../b.jpg\na", "leaves the output folder"),
     ],
 )
 def test_a_mistake_is_answered_with_one_clear_line(notebook, server, cell, said):

@@ -1,0 +1,87 @@
+"""One create at a time while a provider wants us slow: those that wait use up no attempt.
+
+Stage: below the limits. Comes in: "slow down", and which creates succeeded. Goes out: who may go.
+Must not: know a clock or a window.
+
+An account with little credit takes one create every ten seconds: the first success after a 429 does not
+mean that all who wait fit. Only when creates succeed in a row, with no 429 between them, is it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Gate", "Passage"]
+
+#: So many creates, one after the other, must go through before all may go at once again.
+IN_A_ROW = 2
+
+
+class Gate:
+    """The gate of one account: wide until it is told to be narrow.
+
+    Attributes:
+        wide: Whether all may go at once.
+        one: Held by the one create that may go while it is narrow.
+    """
+
+    def __init__(self) -> None:
+        self.wide = True
+        self.one = asyncio.Lock()
+        self._row = 0
+
+    def narrow(self) -> None:
+        """The provider asked to slow down."""
+        self.wide, self._row = False, 0
+
+    def passed(self) -> None:
+        """The one create that may go went through."""
+        self._row += 1
+        self.wide = self._row >= IN_A_ROW
+
+
+class Passage:
+    """One create on its way, with all its tries; as a context it ends when that is left.
+
+    A create that was told to come back keeps the gate while it waits, so that nobody else is refused.
+
+    Args:
+        gate: That of its account.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._alone = False
+
+    @property
+    def free(self) -> bool:
+        """Whether it may go now."""
+        return self._alone or self._gate.wide
+
+    async def enter(self) -> None:
+        """Wait until it may go, first come, first served."""
+        while not self.free:
+            await self._gate.one.acquire()
+            self._alone = True
+            if self._gate.wide:
+                self._leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._alone:
+            if error is None:
+                self._gate.passed()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._alone = False
+        self._gate.one.release()

@@ -1,0 +1,131 @@
+import asyncio
+
+import pytest
+
+from nbimg.engine.gate import IN_A_ROW, Gate, Passage
+
+
+async def turns():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def crowd(gate, count, ends):
+    """So many creates that want to pass, and who is inside; each leaves when its event is set."""
+    inside = []
+
+    async def work(number):
+        with Passage(gate) as passage:
+            await passage.enter()
+            inside.append(number)
+            await ends[number].wait()
+            inside.remove(number)
+            if ends[number].fails:
+                raise ZeroDivisionError
+
+    return inside, [asyncio.create_task(work(number)) for number in range(count)]
+
+
+class End(asyncio.Event):
+    fails = False
+
+
+def test_all_go_at_once_while_it_is_wide():
+    async def go():
+        ends = [End() for _ in range(5)]
+        inside, tasks = crowd(Gate(), 5, ends)
+        await turns()
+        assert inside == [0, 1, 2, 3, 4]
+        for end in ends:
+            end.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(go())
+
+
+def test_one_goes_at_a_time_when_it_is_narrow_until_some_in_a_row_went_through():
+    async def go():
+        gate = Gate()
+        gate.narrow()
+        ends = [End() for _ in range(6)]
+        inside, tasks = crowd(gate, 6, ends)
+        for number in range(IN_A_ROW):
+            await turns()
+            assert inside == [number]
+            ends[number].set()
+        await turns()
+        assert inside == list(range(IN_A_ROW, 6))
+        for end in ends:
+            end.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(go())
+
+
+def test_a_failure_lets_the_next_one_try_but_opens_nothing():
+    async def go():
+        gate = Gate()
+        gate.narrow()
+        ends = [End() for _ in range(4)]
+        inside, tasks = crowd(gate, 4, ends)
+        for number in range(3):
+            await turns()
+            assert inside == [number]
+            ends[number].fails = True
+            ends[number].set()
+        await turns()
+        assert inside == [3]
+        assert not gate.wide
+        ends[3].set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(go())
+
+
+def test_a_refusal_in_between_begins_the_count_anew():
+    gate = Gate()
+    gate.narrow()
+    for _ in range(IN_A_ROW - 1):
+        gate.passed()
+    gate.narrow()
+    gate.passed()
+    assert not gate.wide
+
+
+def test_one_that_went_while_it_was_wide_does_not_open_it():
+    async def go():
+        gate = Gate()
+        passages = [Passage(gate) for _ in range(5)]
+        for passage in passages:
+            with passage:
+                await passage.enter()
+                gate.narrow()
+                assert not passage.free
+                break
+        assert not gate.wide
+        with passages[1]:
+            await passages[1].enter()
+        assert not gate.wide
+
+    asyncio.run(go())
+
+
+def test_one_that_is_cancelled_while_it_waits_or_goes_blocks_nobody():
+    async def go():
+        gate = Gate()
+        gate.narrow()
+        ends = [End() for _ in range(3)]
+        inside, tasks = crowd(gate, 3, ends)
+        await turns()
+        tasks[1].cancel()
+        await turns()
+        tasks[0].cancel()
+        await turns()
+        assert inside == [2]
+        ends[2].set()
+        await tasks[2]
+        for task in tasks[:2]:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(go())
