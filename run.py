@@ -32,8 +32,9 @@ def install(extra: str) -> None:
     print("Installing what is needed; torch makes this take a few minutes …", flush=True)
     constraints = str(ROOT / "constraints.txt")
     # torch first and by itself: a resolver that meets it in passing may take a build of gigabytes
-    run("-m", "pip", "install", "--quiet", "-c", constraints, "torch")
-    run("-m", "pip", "install", "--quiet", "-c", constraints, "-e", f"{ROOT}[{extra}]")
+    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-c", constraints]
+    run(*pip, "torch")
+    run(*pip, "-e", f"{ROOT}[{extra}]")
     stamp.write_text(wanted, "utf-8")
 
 

@@ -45,7 +45,11 @@ def run(folder: Path) -> str:
     began = time.monotonic()
     notebook = nbformat.reads(source(), as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--log-level=ERROR"],  # the kernel's own log is not the notebook's output
     )
     try:
         client.execute()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from nbimg.display.bundle import bundle, render_text
+from nbimg.display.grid import Thumb
 from nbimg.types import ImageRecord, Request, Result, Status
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultSet", "Usage"]
 
-Thumb = Callable[[ImageRecord], bytes | None]
 Rerun = Callable[[Sequence[Request]], "ResultSet"]
 
 
@@ -56,7 +56,7 @@ class ResultSet(Sequence[Result]):
 
     Args:
         results: In order.
-        thumb: Gives the small WebP of an image.
+        thumb: Gives the small WebP of an image, with the longer side that is wanted in pixels.
         rows: Labels of the grid's rows, for a fan-out.
         columns_labels: Labels of its columns.
         columns: How many columns, when there are no labels.
@@ -68,7 +68,7 @@ class ResultSet(Sequence[Result]):
         self,
         results: Sequence[Result],
         *,
-        thumb: Thumb = lambda _record: None,
+        thumb: Thumb = lambda _record, _side_px: None,
         rows: Sequence[str] = (),
         columns_labels: Sequence[str] = (),
         columns: int | None = None,

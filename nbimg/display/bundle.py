@@ -46,7 +46,8 @@ def bundle(
 
     Args:
         results: In the order of the tasks; in a fan-out the row changes slowest.
-        thumb: Gives the bytes of an image's thumbnail, or None. One that is too large is shrunk.
+        thumb: Gives an image's thumbnail, its longer side as wanted in pixels, or None. One that
+            has too many bytes is shrunk.
         rows: A label for each row of a fan-out.
         columns_labels: A label for each column of a fan-out.
         columns: Tiles in a row, for a grid without axes; None: as many as the window takes.
@@ -58,7 +59,7 @@ def bundle(
     """
     plan = grid.plan(
         results,
-        thumb=lambda image: _small(thumb(image)),
+        thumb=lambda image, side_px: _small(thumb(image, side_px), side_px),
         rows=rows,
         columns_labels=columns_labels,
         columns=columns,
@@ -106,7 +107,7 @@ def _lines(result: Result, base: Path) -> list[str]:
         for k, image in enumerate(result.images)
     ]
     if result.error or not lines:
-        why = str(result.error) if result.error else "no image"
+        why = f"{tile.reason_of(result)} {result.error.hint or ''}" if result.error else "no image"
         lines.append(head + "  ".join(part for part in (prompt, words.shorten(why, 200)) if part))
     return [clean(line) for line in lines]
 
@@ -120,12 +121,12 @@ def _place(image: ImageRecord, base: Path) -> str:
     return " ".join(tile.place_of(image, base)[0].split("\n"))
 
 
-def _small(data: bytes | None) -> bytes | None:
+def _small(data: bytes | None, side_px: int) -> bytes | None:
     """Shrink a thumbnail that is over the limit; one that cannot be read is none."""
     if data is None or len(data) <= THUMB_MAX_BYTES:
         return data
     try:
-        return pixels.thumbnail(data, max_bytes=THUMB_MAX_BYTES)
+        return pixels.thumbnail(data, side_px=side_px, max_bytes=THUMB_MAX_BYTES)
     except ImageInputError:
         return None
 

@@ -23,13 +23,16 @@ from nbimg.types import ImageRecord, Result, Status
 
 __all__ = ["Plan", "Thumb", "plan", "render", "summary"]
 
-Thumb = Callable[[ImageRecord], "bytes | None"]
-"""Gives the bytes of an image's thumbnail, or None where there is none."""
+Thumb = Callable[[ImageRecord, int], "bytes | None"]
+"""Gives an image's thumbnail, its longer side as wanted in pixels, or None where there is none."""
 
 EMBEDDED = 60
 LINKED = 1000
 AREA_SIDE_PX = 256  # a tile takes the area of this square, whatever its shape
 SINGLE_SIDE_PX = 384
+SINGLE_ZOOM = 2  # a single thumbnail is enlarged by so much at most
+CANCELLED_SHOWN = 4  # with more, or beside images, their number says enough
+CHARACTER_PX = 7
 PAGE_PX = 1000
 NOTICES_SHOWN = 6
 MOST_ACROSS = 12  # with more columns the axes cannot be read: the tiles flow instead
@@ -92,23 +95,29 @@ def plan(
         The plan.
     """
     base = Path.cwd() if base is None else base
-    groups = [_tiles_of(result, base) for result in results]
+    groups = _groups(results, base)
     everything = [tile for group in groups for tile in group]
     matrix = _cells(groups, rows, columns_labels)
+    labels = (*rows, *columns_labels) if matrix else ()
+    rows = [row for row, cells in zip(rows, matrix, strict=False) if any(cells)]
+    matrix = [cells for cells in matrix if any(cells)]
     shown, rest = _split(matrix or [[[tile] for tile in everything]], whole_rows=bool(matrix))
     across = len(matrix[0]) if matrix else columns or 0
     shape = _shape(results)
     width = _width(shape, across, rows if matrix else ())
-    same = len({result.request.prompt for result in results}) < 2
-    lines = 1 if same and not matrix else 2
-    filled = [
-        [[_filled(tile, thumb, width, shape, lines) for tile in cell] for cell in row]
-        for row in shown
-    ]
-    if len(everything) == 1:
-        filled = [[[_alone(tile) for tile in cell] for cell in row] for row in filled]
+    alone = len(everything) == 1 and not matrix
+    side = SINGLE_SIDE_PX if alone else pixels.THUMB_SIDE_PX
+    lines = 1 if len({result.request.prompt for result in results}) < 2 else 2
+    caption = 0 if matrix else min(tiles.CAPTION_CHARACTERS, 2 * width // CHARACTER_PX)
+    said = _said(results, labels, everything if matrix else ())
+
+    def filled(tile: Tile) -> Tile:
+        worded = replace(tile, lines=lines, caption=caption, said=said)
+        full = _filled(worded, thumb, side, width, shape)
+        return _alone(full) if alone else full
+
     return Plan(
-        cells=tuple(tuple(tuple(cell) for cell in row) for row in filled),
+        cells=tuple(tuple(tuple(map(filled, cell)) for cell in row) for row in shown),
         rest=tuple(rest),
         rows=tuple(rows) if matrix else (),
         columns=tuple(columns_labels) if matrix else (),
@@ -124,18 +133,17 @@ def render(plan: Plan) -> str:
     """Return the grid as HTML."""
     if not plan.results:
         return element("div", "No images.", style={"opacity": "0.66"})
-    labelled = bool(plan.rows or plan.columns)
-    grid = (
-        layout.axes(plan.cells, plan.rows, plan.columns, plan.width_px)
-        if labelled
-        else layout.flow(plan.tiles, plan.width_px, plan.per_row)
-    )
+    grid = None
+    if plan.rows or plan.columns:
+        grid = layout.axes(plan.cells, plan.rows, plan.columns, plan.width_px)
+    elif plan.tiles:
+        grid = layout.flow(plan.tiles, plan.width_px, plan.per_row)
     style = {"font-size": "13px", "line-height": "1.4", "text-align": "left", "padding": "4px 0"}
     return element("div", grid, _rest(plan), _footer(plan), style=style)
 
 
 def summary(results: Sequence[Result], *, folder: str = "") -> str:
-    """Return one line: how many, what failed, which model, how long, what it cost, where it is.
+    """Return one line: how many, what failed, which model and size, how long, what it cost, where it is.
 
     The time is that of the slowest task from the start of the batch to its end.
     """
@@ -147,7 +155,8 @@ def summary(results: Sequence[Result], *, folder: str = "") -> str:
         number = sum(result.status is status for result in results)
         if number and status is not Status.OK:
             parts.append(f"{sign} {number} {word.lower()}")
-    parts.append(words.listed(tiles.model_name(result.model) for result in results))
+    parts.append(words.listed(_models(results)))
+    parts += sizes if len(sizes := _sizes(results)) == 1 else ()
     fresh = [result for result in results if not result.cached]
     if len(fresh) < len(results):
         parts.append(f"↺ {len(results) - len(fresh)} cached" if fresh else "↺ all cached")
@@ -159,6 +168,16 @@ def summary(results: Sequence[Result], *, folder: str = "") -> str:
     if folder and made:
         parts.append(f"saved in {folder}")
     return " · ".join(part for part in parts if part)
+
+
+def _groups(results: Sequence[Result], base: Path) -> list[list[Tile]]:
+    """Return the tiles of each task; what was cancelled takes no room where that would be most."""
+    stopped = [not result.images and result.status is Status.CANCELLED for result in results]
+    hidden = sum(stopped) > CANCELLED_SHOWN or any(result.images for result in results)
+    return [
+        [] if hidden and gone else _tiles_of(result, base)
+        for result, gone in zip(results, stopped, strict=True)
+    ]
 
 
 def _tiles_of(result: Result, base: Path) -> list[Tile]:
@@ -216,11 +235,39 @@ def _width(shape: float, across: int, rows: Sequence[str]) -> int:
     width = min(288, max(176, round(AREA_SIDE_PX * math.sqrt(shape))))
     if not across:
         return width
-    free = PAGE_PX - (110 if layout.beside(rows) else 0)
+    free = PAGE_PX - (layout.LABEL_PX + layout.GAP_PX if layout.beside(rows) else 0)
     return min(width, max(120, free // across - layout.GAP_PX))
 
 
-def _filled(tile: Tile, thumb: Thumb, width_px: int, shape: float, lines: int) -> Tile:
+def _models(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(tiles.model_name(result.model) for result in results))
+
+
+def _sizes(results: Sequence[Result]) -> list[str]:
+    sizes = (tiles.size_of(image) for result in results for image in result.images)
+    return [size for size in dict.fromkeys(sizes) if size]
+
+
+def _said(
+    results: Sequence[Result], labels: Sequence[str], shown: Sequence[Tile]
+) -> frozenset[str]:
+    """Return the facets that no tile repeats.
+
+    Those are the only model and the only size, which stand in the line under the grid; and where
+    there are axes, what these say and what all of the pictures `shown` have in common.
+    """
+    said = {
+        one
+        for several in (_models(results), _sizes(results))
+        if len(several) == 1
+        for one in several
+    }
+    said.update(part for label in labels for part in label.split(layout.JOINT))
+    facets = [set(tiles.facets(tile)) for tile in shown if tile.image]
+    return frozenset(said.union(set.intersection(*facets) if facets else ()))
+
+
+def _filled(tile: Tile, thumb: Thumb, side_px: int, width_px: int, shape: float) -> Tile:
     """Give a tile its thumbnail and its size.
 
     A small picture is enlarged by a third at most; one that is much taller than its neighbours is
@@ -229,7 +276,7 @@ def _filled(tile: Tile, thumb: Thumb, width_px: int, shape: float, lines: int) -
     image, data, wide = tile.image, None, width_px
     if image is not None:
         try:
-            data = thumb(image)
+            data = thumb(image, side_px)
         except NbimgError:  # a file that has gone is told in its tile
             data = None
         if image.width and image.height:
@@ -237,19 +284,20 @@ def _filled(tile: Tile, thumb: Thumb, width_px: int, shape: float, lines: int) -
             fitting = min(width_px, image.width * 4 / 3, tallest * image.width / image.height)
             wide = max(48, round(fitting))
     height_px = round(width_px / shape)
-    return replace(tile, thumb=data, width_px=wide, height_px=height_px, lines=lines)
+    return replace(tile, thumb=data, width_px=wide, height_px=height_px)
 
 
 def _alone(tile: Tile) -> Tile:
-    """Show a single picture as large as its thumbnail is sharp."""
+    """Show a single picture large: up to twice its thumbnail."""
+    tile = replace(tile, lines=2, caption=tiles.CAPTION_CHARACTERS)
     if tile.thumb is None:
-        return replace(tile, width_px=320, height_px=0, lines=2)
+        return replace(tile, width_px=320, height_px=0)
     try:
         small = pixels.probe(tile.thumb)
     except NbimgError:
         return tile
-    fit = min(SINGLE_SIDE_PX / max(small.width, small.height), 1.0)
-    return replace(tile, width_px=max(tile.width_px, round(small.width * fit)), lines=2)
+    zoom = min(SINGLE_SIDE_PX / max(small.width, small.height), SINGLE_ZOOM)
+    return replace(tile, width_px=max(16, round(small.width * zoom)))
 
 
 def _rest(plan: Plan) -> Markup | None:
@@ -271,7 +319,7 @@ def _links(rest: Sequence[Tile]) -> Iterator[Markup]:
         number = f"{tile.result.index + 1}. "
         if tile.image is None:
             sign, word = tiles.STATUS[tile.result.status]
-            why = words.shorten(tile.result.error.message, 120) if tile.result.error else ""
+            why = words.shorten(tiles.reason_of(tile.result), 120)
             yield element("div", number, element("bdi", short), f" · {sign} {word} {why}".rstrip())
             continue
         name = tile.place.rsplit("/", 1)[-1]
@@ -300,13 +348,12 @@ def _footer(plan: Plan) -> Markup:
 
 
 def _cost(fresh: Sequence[Result]) -> str:
-    if not fresh:
-        return "$0"
-    known = [result.cost_usd for result in fresh if result.cost_usd is not None]
+    """Say what was spent, if anything."""
+    spent = sum(result.cost_usd or 0.0 for result in fresh)
     unknown = sum(result.cost_usd is None and bool(result.images) for result in fresh)
-    if not known:
+    if spent <= 0:
         return "price unknown" if unknown else ""
-    return words.money(sum(known)) + (f" and {unknown} of unknown price" if unknown else "")
+    return words.money(spent) + (f" and {unknown} of unknown price" if unknown else "")
 
 
 def _folder(shown: Sequence[Tile]) -> str:

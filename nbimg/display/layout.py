@@ -20,14 +20,16 @@ from nbimg.display import words
 from nbimg.display.html import Markup, element
 from nbimg.display.tile import Tile
 
-__all__ = ["GAP_PX", "axes", "beside", "chunks", "flow"]
+__all__ = ["GAP_PX", "JOINT", "LABEL_PX", "axes", "beside", "chunks", "flow"]
 
 T = TypeVar("T")
 
 GAP_PX = 12
 PLAIN_COLUMNS = 4
 PHONE_PX = 140  # a labelled column is never narrower
+LABEL_PX = 128  # row labels at the left of their rows
 SHORT_LABEL = 24  # characters; longer row labels stand above their row
+JOINT = " · "  # between the parts of a label, see `nbimg.expand`
 
 _PLAIN = {"background": "none", "border": "none", "padding": "0"}
 _CELL = {
@@ -76,7 +78,7 @@ def axes(
         if label and not left:
             heading = _label(label, "colgroup", width="none", span=across)
             lines.append(element("tr", heading, style=_PLAIN))
-        side = _label(label, "row", width="96px") if left else None
+        side = _label(label, "row", width=f"{LABEL_PX}px") if left else None
         lines.append(element("tr", side, *(_axes_cell(c, width_px) for c in row), style=_PLAIN))
     style = {"margin": "0", "table-layout": "auto", "border-collapse": "collapse", **_PLAIN}
     table = element("table", element("tbody", *lines), style=style)
@@ -85,7 +87,7 @@ def axes(
 
 def beside(rows: Sequence[str]) -> bool:
     """Return whether row labels are short enough to stand at the left of their rows."""
-    return bool(rows) and max(map(len, rows)) <= SHORT_LABEL
+    return bool(rows) and max(len(part) for row in rows for part in row.split(JOINT)) <= SHORT_LABEL
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -122,6 +124,11 @@ def _axes_cell(cell: Sequence[Tile], width_px: int) -> Markup:
 
 def _label(name: str, scope: str, *, width: str, span: int | None = None) -> Markup:
     style = {**_CELL, "font-weight": "600", "padding": "0 12px 6px 0", "max-width": width}
-    short = words.shorten(name, 160 if span else 60)
-    shown = element("div", short, dir="auto", title=name[:400] if short != name else None)
-    return element("th", shown, scope=scope, colspan=span, align="left", valign="top", style=style)
+    parts = [name] if span else name.split(JOINT)
+    shown = (_label_part(part, 160 if span else 60) for part in parts)
+    return element("th", *shown, scope=scope, colspan=span, align="left", valign="top", style=style)
+
+
+def _label_part(part: str, limit: int) -> Markup:
+    short = words.shorten(part, limit)
+    return element("div", short, dir="auto", title=part[:400] if short != part else None)

@@ -6,7 +6,9 @@ HTML, terminal text. Must not: look at the clock; whoever draws says what time i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +21,19 @@ from nbimg.events import (
     Planned,
     Preview,
     Retrying,
+    Saved,
     Started,
     Step,
     Submitted,
     Waiting,
 )
-from nbimg.types import Result, Status
+from nbimg.types import ImageRecord, Result, Status
 
 __all__ = ["Fold", "Hold", "render_html", "render_text"]
 
 RECENT_IMAGES = 20  # the rate is that of the last so many
 KNOWN_FRACTION = 0.1  # of the first picture, before its steps foretell the rest
+STOP_AFTER_S = 3.0  # what is over sooner needs no word about stopping
 _SIGNS = (
     (Status.PARTIAL, "◐"),
     (Status.FAILED, "✕"),
@@ -37,17 +41,24 @@ _SIGNS = (
     (Status.UNKNOWN, "?"),
     (Status.CANCELLED, "■"),
 )
-_RUNNING = (Started, Submitted, Step, Preview)
+_RUNNING = (Started, Submitted, Step, Preview, Saved)
 _HELD = (Waiting, Retrying)
-_RANK = {Waiting: 0, Started: 1, Retrying: 2, Submitted: 3, Step: 4, Preview: 4}
+_RANK = {Waiting: 0, Started: 1, Retrying: 2, Submitted: 3, Step: 4, Preview: 4, Saved: 5}
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why something waits, and until when (Unix time; None: not known)."""
+    """Why something waits.
+
+    Attributes:
+        reason: As whoever waits has put it.
+        until_utc: Unix time; None: not known.
+        retried: The task that is tried again then; None where that is not the point.
+    """
 
     reason: str
     until_utc: float | None = None
+    retried: int | None = None
 
 
 @dataclass
@@ -62,6 +73,8 @@ class Fold:
     _planned_images: int = 0
     _latest: dict[int, Event] = field(default_factory=dict)
     _steps: dict[int, Step] = field(default_factory=dict)
+    _waits: dict[int, Waiting] = field(default_factory=dict)
+    _saved: dict[int, dict[ImageRecord, float]] = field(default_factory=dict)
     _results: dict[int, Finished] = field(default_factory=dict)
     _retries: dict[tuple[int | None, str, int], Retrying] = field(default_factory=dict)
     _notices: dict[str, float] = field(default_factory=dict)
@@ -100,9 +113,15 @@ class Fold:
         self._latest[event.task] = _later(event, self._latest.get(event.task))
         if isinstance(event, Step):
             self._steps[event.task] = _later(event, self._steps.get(event.task))
+        if isinstance(event, Waiting):
+            self._waits[event.task] = _later(event, self._waits.get(event.task))
+        if isinstance(event, Saved):
+            times = self._saved.setdefault(event.task, {})
+            times[event.image] = _earlier(event.at_utc, times.get(event.image))
         if isinstance(event, _RUNNING):
             self._moved_utc = max(self._moved_utc, event.at_utc)
-            self._started_utc = _earlier(event.at_utc, self._started_utc)
+            if not isinstance(event, Saved):
+                self._started_utc = _earlier(event.at_utc, self._started_utc)
 
     @property
     def total(self) -> int:
@@ -137,12 +156,12 @@ class Fold:
     @property
     def running(self) -> int:
         """Tasks on their way."""
-        return sum(isinstance(event, _RUNNING) for event in self._open())
+        return sum(isinstance(event, _RUNNING) for event in self._open().values())
 
     @property
     def waiting(self) -> int:
         """Tasks that wait for a limit or for their next try."""
-        return sum(isinstance(event, _HELD) for event in self._open())
+        return sum(isinstance(event, _HELD) for event in self._open().values())
 
     @property
     def queued(self) -> int:
@@ -156,8 +175,8 @@ class Fold:
 
     @property
     def images(self) -> int:
-        """Images that are on disk."""
-        return sum(len(result.images) for result in self.results)
+        """Images that are there: as each result says, and before it as they are saved."""
+        return sum(len(result.images) for result in self.results) + self._saved_early()
 
     @property
     def images_total(self) -> int:
@@ -181,17 +200,21 @@ class Fold:
 
     def step(self) -> Step | None:
         """Return the step of the only running task, if it tells steps."""
-        told = [event for event in self._open() if isinstance(event, _RUNNING)]
-        return self._steps.get(told[0].task or 0) if len(told) == 1 else None
+        told = [task for task, event in self._open().items() if isinstance(event, _RUNNING)]
+        return self._steps.get(told[0]) if len(told) == 1 else None
 
     def hold(self, now_utc: float) -> Hold | None:
         """Return what is waited for now, the longest wait first."""
-        holds = [_hold(event) for event in self._open() if isinstance(event, _HELD)]
+        holds = [
+            self._hold(task, event, now_utc)
+            for task, event in self._open().items()
+            if isinstance(event, _HELD)
+        ]
         batch = self._batch_hold
         if batch and self.done < self.total and _still(batch, self._moved_utc):
             holds.append(Hold(batch.reason, batch.until_utc))
         current = [hold for hold in holds if hold.until_utc is None or hold.until_utc > now_utc]
-        return max(current, key=lambda hold: (hold.until_utc or 0.0, hold.reason), default=None)
+        return max(current, key=_length, default=None)
 
     def elapsed_s(self, now_utc: float) -> float:
         """Return the time since the first event; after the last task, how long it all took."""
@@ -200,12 +223,7 @@ class Fold:
 
     def rate(self, now_utc: float) -> float | None:
         """Return images per second over the last that were made, not cached; None: unknown."""
-        times = sorted(
-            event.at_utc
-            for event in self._results.values()
-            if not event.result.cached
-            for _ in event.result.images
-        )
+        times = sorted(self._made_utc())
         begin = self._started_utc if self._started_utc is not None else self._first_utc
         if not times or begin is None:
             return None
@@ -234,23 +252,55 @@ class Fold:
 
     def share(self) -> float:
         """Return how much is done, 0 to 1, steps of running tasks included."""
-        return min(1.0, (self.done + self._fractions()) / self.total) if self.total else 0.0
+        if not self.total:
+            return 0.0
+        each = self.images_total / self.total
+        parts = math.fsum(min(1.0, self._begun(task) / each) for task in self._open())
+        return min(1.0, (self.done + parts) / self.total)
 
-    def _open(self) -> list[Event]:
-        return [event for task, event in self._latest.items() if task not in self._results]
+    def _open(self) -> dict[int, Event]:
+        """The latest of each task that goes on."""
+        return {task: self._latest[task] for task in self._latest.keys() - self._results.keys()}
 
-    def _fractions(self) -> float:
-        parts = (step for task, step in self._steps.items() if task not in self._results)
-        return sum(min(1.0, step.done / step.total) for step in parts if step.total > 0)
+    def _hold(self, task: int, event: Waiting | Retrying, now_utc: float) -> Hold:
+        """Return what a task waits for; the wish of its provider says more than the next try."""
+        if isinstance(event, Waiting):
+            return Hold(event.reason, event.until_utc)
+        wish = self._waits.get(task)
+        if wish is not None and (wish.until_utc or 0.0) > now_utc:
+            return Hold(wish.reason, wish.until_utc)
+        return Hold(event.reason, event.at_utc + event.in_s, retried=task)
+
+    def _saved_early(self) -> int:
+        """Images on disk whose tasks go on."""
+        return sum(len(self._saved.get(task, ())) for task in self._open())
+
+    def _made_utc(self) -> Iterator[float]:
+        """When each image was made: when it was saved, or else when its task had ended."""
+        for task in self._open():
+            yield from self._saved.get(task, {}).values()
+        for task, ended in self._results.items():
+            number = len(ended.result.images)
+            if not ended.result.cached:
+                known = sorted(self._saved.get(task, {}).values())[:number]
+                yield from known + [ended.at_utc] * (number - len(known))
+
+    def _begun(self, task: int) -> float:
+        """Return what an open task amounts to, in images: those saved, and its steps since."""
+        saved, step = self._saved.get(task, {}), self._steps.get(task)
+        if step is None or step.total <= 0 or step.at_utc <= max(saved.values(), default=-math.inf):
+            return float(len(saved))
+        return len(saved) + min(1.0, step.done / step.total)
 
     def _images_left(self) -> float:
         """Images that are not on disk, those in the making included."""
         asked = sum(result.request.n for result in self.results)
-        return float(max(self.images_total - asked, self.total - self.done))
+        left = max(self.images_total - asked, self.total - self.done)
+        return float(max(left - self._saved_early(), 0))
 
     def _images_begun(self) -> float:
         """What the steps of running tasks amount to, in images."""
-        return self._fractions() * self.images_total / self.total if self.total else 0.0
+        return math.fsum(map(self._begun, self._open())) - self._saved_early()
 
 
 def render_html(fold: Fold, now_utc: float) -> Markup:
@@ -263,12 +313,16 @@ def render_html(fold: Fold, now_utc: float) -> Markup:
         style={"width": "160px", "height": "8px", "vertical-align": "middle"},
     )
     numbers = element("span", " " + " · ".join(_numbers(fold, now_utc)))
+    going = fold.done < fold.total and fold.elapsed_s(now_utc) >= STOP_AFTER_S
+    stop = element("span", " · ■ Stop keeps what is done", style={"opacity": "0.66"})
     said = _said(fold, now_utc)
     second = (
         element("div", " · ".join(said), dir="auto", style={"opacity": "0.75"}) if said else None
     )
     style = {"font-size": "13px", "line-height": "1.5", "text-align": "left", "padding": "4px 0"}
-    return element("div", element("div", bar, numbers), second, style=style)
+    return element(
+        "div", element("div", bar, numbers, stop if going else None), second, style=style
+    )
 
 
 def render_text(fold: Fold, now_utc: float, *, width: int = 20) -> str:
@@ -285,7 +339,8 @@ def render_text(fold: Fold, now_utc: float, *, width: int = 20) -> str:
 
 
 def _numbers(fold: Fold, now_utc: float) -> list[str]:
-    parts = [f"{fold.done:,} / {fold.total:,}", *_pace(fold, now_utc)]
+    goal = words.count(fold.images_total, "image")
+    parts = [f"{fold.images:,} of {goal}", *_pace(fold, now_utc)]
     if fold.cost_usd > 0:
         parts.append(words.money(fold.cost_usd))
     if fold.cached:
@@ -303,7 +358,7 @@ def _pace(fold: Fold, now_utc: float) -> list[str]:
     step, rate, left = fold.step(), fold.rate(now_utc), fold.left_s(now_utc)
     if step is not None and fold.done < fold.total:
         parts.append(f"step {step.done} / {step.total}")
-    if rate is not None and fold.total > 1:
+    if rate is not None and fold.images_total > 1:
         parts.append(words.rate(rate))
     elapsed = words.duration(fold.elapsed_s(now_utc))
     if fold.done >= fold.total:
@@ -318,15 +373,24 @@ def _said(fold: Fold, now_utc: float) -> list[str]:
     if fold.done < fold.total:
         hold = fold.hold(now_utc)
         if hold is not None:
-            until = (
-                f", {words.duration(_rounded(hold.until_utc - now_utc))}" if hold.until_utc else ""
-            )
-            parts.append(f"waiting: {words.shorten(hold.reason, 100)}{until}")
+            parts.append(_wait(hold, now_utc, alone=fold.total == 1))
     if fold.retries:
         parts.append(words.count(fold.retries, "retry", "retries"))
     if fold.last_notice:
         parts.append(words.shorten(fold.last_notice, 160))
     return parts
+
+
+def _wait(hold: Hold, now_utc: float, *, alone: bool) -> str:
+    """Say a wait; a reason's details after the first colon are for the result, not for a line."""
+    reason = words.shorten(hold.reason.partition(": ")[0], 100).removesuffix(".")
+    if hold.until_utc is None:
+        return f"waiting: {reason}" if reason else "waiting"
+    left = words.duration(_rounded(hold.until_utc - now_utc))
+    if hold.retried is not None:
+        what = "" if alone else f"task {hold.retried + 1} "
+        return f"trying {what}again in {left}" + (f" ({reason})" if reason else "")
+    return f"{reason}, next try in {left}" if reason else f"next try in {left}"
 
 
 def _rounded(seconds: float) -> float:
@@ -348,14 +412,8 @@ def _later(event: Any, known: Any) -> Any:
     return max(known, event, key=repr)  # whichever, but the same in any order
 
 
-def _hold(event: Event) -> Hold:
-    if isinstance(event, Retrying):
-        task = "" if event.task is None else f"task {event.task + 1}, "
-        reason = f"{task}try {event.attempt} of {event.stage} ({event.reason})"
-        return Hold(reason, event.at_utc + event.in_s)
-    if isinstance(event, Waiting):
-        return Hold(event.reason, event.until_utc)
-    return Hold("")
+def _length(hold: Hold) -> tuple[float, str, int]:
+    return (hold.until_utc or 0.0, hold.reason, -1 if hold.retried is None else hold.retried)
 
 
 def _still(batch: Waiting, moved_utc: float) -> bool:

@@ -7,6 +7,7 @@ thumbnail. Goes out: HTML. Must not: read a file, or decide where the tile stand
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,18 @@ from nbimg.display import words
 from nbimg.display.html import Markup, element, join
 from nbimg.types import ImageRecord, Result, Status
 
-__all__ = ["STATUS", "Tile", "model_name", "place_of", "render", "seed_of"]
+__all__ = [
+    "CAPTION_CHARACTERS",
+    "STATUS",
+    "Tile",
+    "facets",
+    "model_name",
+    "place_of",
+    "reason_of",
+    "render",
+    "seed_of",
+    "size_of",
+]
 
 ALT_CHARACTERS = 400
 CAPTION_CHARACTERS = 72  # two lines of a usual tile
@@ -64,7 +76,9 @@ class Tile:
         height_px: CSS height that a tile without a picture takes, to stay in line with the others.
         place: The file as text, relative to the notebook where that is possible.
         href: The same as an address; None where there is nothing to link to.
-        lines: How many lines of the prompt are seen, 1 or 2.
+        lines: How many lines the caption takes, 1 or 2.
+        caption: How many characters of the prompt are seen; 0: none, as the axes say it.
+        said: Facets that are said for the whole grid, and so not on the tile.
         first: Whether the details of the whole task are told here.
     """
 
@@ -76,6 +90,8 @@ class Tile:
     place: str = ""
     href: str | None = None
     lines: int = 2
+    caption: int = CAPTION_CHARACTERS
+    said: frozenset[str] = frozenset()
     first: bool = True
 
     @property
@@ -87,7 +103,7 @@ class Tile:
 def render(tile: Tile) -> Markup:
     """Return the tile: picture, prompt, and one quiet line that unfolds to everything else."""
     prompt = tile.result.request.prompt
-    short = words.shorten(prompt, CAPTION_CHARACTERS)
+    short = _short(tile)
     title = words.shorten(prompt, TITLE_CHARACTERS) if short != prompt or tile.lines == 1 else None
     caption = element(
         "div",
@@ -96,13 +112,16 @@ def render(tile: Tile) -> Markup:
         title=title,
         style={"margin": "6px 0 1px", **(_LINE if tile.lines == 1 else _TWO_LINES | _BREAK)},
     )
+    quiet = " · ".join(part for part in facets(tile) if part not in tile.said) or "details"
     more = element(
         "details",
-        element("summary", _meta(tile), style={"cursor": "pointer", **_QUIET}),
+        element("summary", quiet, style={"cursor": "pointer", **_QUIET}),
         element("div", *_details(tile), style={"padding": "4px 0 0", **_BREAK}),
-        style={"font-size": "11.5px"},
+        style={"font-size": "11.5px", "margin": "0" if tile.caption else "4px 0 0"},
     )
-    return join((_picture(tile), caption, more))
+    if tile.caption:
+        return join((_picture(tile, title=None), caption, more))
+    return join((_picture(tile, title=title), more))
 
 
 def model_name(model: str) -> str:
@@ -112,6 +131,17 @@ def model_name(model: str) -> str:
     'flux-dev'
     """
     return model.rsplit("/", 1)[-1].rsplit(":", 1)[-1] or model
+
+
+def size_of(image: ImageRecord) -> str:
+    """Return width and height, or an empty string where they are not known."""
+    return f"{image.width}\u00d7{image.height}" if image.width else ""
+
+
+def reason_of(result: Result) -> str:
+    """Return why a task has no image, without the status that is said beside it."""
+    message = result.error.message if result.error else ""
+    return re.sub(rf"\A(the job )?{result.status.value}: ", "", message)
 
 
 def seed_of(result: Result, variant: int | None) -> int | None:
@@ -134,17 +164,34 @@ def place_of(image: ImageRecord, base: Path) -> tuple[str, str | None]:
     return (text, quote(text.encode("utf-8", "replace")))
 
 
-def _picture(tile: Tile) -> Markup:
+def facets(tile: Tile) -> list[str]:
+    """Return the parts of the quiet line: status where it is not plain, seed, model, size."""
+    seed = seed_of(tile.result, tile.variant)
+    parts = [
+        "↺ cached" if tile.result.cached else "",
+        "" if seed is None else f"seed {seed}",
+        model_name(tile.result.model),
+        size_of(tile.image) if tile.image else "",
+    ]
+    return [part for part in parts if part]
+
+
+def _short(tile: Tile) -> str:
+    return words.shorten(tile.result.request.prompt, tile.caption) if tile.caption else ""
+
+
+def _picture(tile: Tile, *, title: str | None) -> Markup:
     image = tile.image
     mime = pixels.sniff(tile.thumb) if tile.thumb else None
     if tile.thumb is None or mime is None or not mime.startswith("image/"):
-        return element("div", _spacer(tile), *_reason(tile), style=_BOX)
+        return element("div", _spacer(tile), *_reason(tile), title=title, style=_BOX)
     data = base64.b64encode(tile.thumb).decode("ascii")
     # A width alone: with a height, a page that takes the style away would distort what it shrinks.
     shown = element(
         "img",
         src=f"data:{mime};base64,{data}",
         alt=words.shorten(tile.result.request.prompt, ALT_CHARACTERS) or "image",
+        title=title,
         width=tile.width_px,
         style={"display": "block", "max-width": "100%", "height": "auto", "border-radius": "8px"},
     )
@@ -182,23 +229,10 @@ def _reason(tile: Tile) -> Iterator[Markup]:
         word = f"{word}: {len(result.images)} of {result.request.n} made"
     yield element("div", element("b", f"{sign} {word}"), style={"margin": "0 0 4px"})
     if result.error:
-        yield element("div", words.shorten(result.error.message, 400), dir="auto")
+        yield element("div", words.shorten(reason_of(result), 400), dir="auto")
         if result.error.hint:
             hint = words.shorten(result.error.hint, 300)
             yield element("div", hint, dir="auto", style={"margin": "4px 0 0", **_QUIET})
-
-
-def _meta(tile: Tile) -> str:
-    """The quiet line: status where it is not plain, seed, model, size."""
-    image, result = tile.image, tile.result
-    parts = ["↺ cached"] if result.cached else []
-    seed = seed_of(result, tile.variant)
-    if seed is not None:
-        parts.append(f"seed {seed}")
-    parts.append(model_name(result.model))
-    if image is not None and image.width:
-        parts.append(f"{image.width}\u00d7{image.height}")
-    return " · ".join(parts)
 
 
 def _details(tile: Tile) -> Iterator[Markup]:
@@ -218,11 +252,7 @@ def _fact(name: str, value: Markup | str) -> Markup:
 
 def _facts(tile: Tile) -> Iterator[tuple[str, str]]:
     result, request = tile.result, tile.result.request
-    if tile.first and words.shorten(request.prompt, CAPTION_CHARACTERS) != request.prompt:
-        yield "prompt", request.prompt
-    asked = result.model_asked
-    other = asked is not None and model_name(asked) != model_name(result.model)
-    yield "model", f"{result.model} (asked for {asked})" if other else result.model
+    yield from _identity(tile)
     if not tile.first:
         return
     for name in ("negative", "ar", "steps", "guidance", "strength", "scheduler", "output"):
@@ -237,6 +267,21 @@ def _facts(tile: Tile) -> Iterator[tuple[str, str]]:
         if given is not None:
             yield ("mask" if given is request.mask else "image"), _source(given)
     yield from _history(result)
+
+
+def _identity(tile: Tile) -> Iterator[tuple[str, str]]:
+    """What tells this picture from the others."""
+    result, request = tile.result, tile.result.request
+    if tile.first and _short(tile) != request.prompt:
+        yield "prompt", request.prompt
+    seed = seed_of(result, tile.variant)
+    if seed is not None:
+        yield "seed", str(seed)
+    asked = result.model_asked
+    other = asked is not None and model_name(asked) != model_name(result.model)
+    yield "model", f"{result.model} (asked for {asked})" if other else result.model
+    if tile.image and size_of(tile.image):
+        yield "size", size_of(tile.image)
 
 
 def _source(given: Any) -> str:
@@ -254,7 +299,7 @@ def _history(result: Result) -> Iterator[tuple[str, str]]:
         yield "time", told
     if result.cached:
         yield "cost", "$0 (from the store)"
-    else:
+    elif result.cost_usd != 0:
         yield "cost", "unknown" if result.cost_usd is None else words.money(result.cost_usd)
     tried = result.attempts
     if len(tried) > 1 or any(attempt.outcome != "ok" for attempt in tried):

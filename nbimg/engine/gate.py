@@ -39,7 +39,7 @@ class Gate:
     def passed(self) -> None:
         """The one create that may go went through."""
         self._row += 1
-        self.wide = self._row >= IN_A_ROW
+        self.wide = self.wide or self._row >= IN_A_ROW
 
 
 class Passage:
@@ -67,6 +67,12 @@ class Passage:
             self._alone = True
             if self._gate.wide:
                 self._leave()
+
+    async def claim(self) -> None:
+        """Be the one that may go, unless another is: for a create that was just refused."""
+        if not self._alone and not self._gate.one.locked():
+            await self._gate.one.acquire()
+            self._alone = True
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from nbimg.backends.base import Call, Prediction, RemoteBackend, State
 from nbimg.engine.batch import BatchRun
+from nbimg.engine.gate import Passage
 from nbimg.engine.pace import Pace
 from nbimg.engine.retry import retrying
 from nbimg.engine.task import Task
@@ -95,7 +96,7 @@ class Order:
         try:
             with self._lane.passage() as passage:
                 turn = functools.partial(self._lane.turn, "create", passage)
-                return await self.tried("create", self._sent, turn)
+                return await self.tried("create", lambda: self._sent(passage), turn)
         except OutcomeUnknownError:
             await self.settle("unknown")
             raise
@@ -109,11 +110,14 @@ class Order:
                 )
             raise
 
-    async def _sent(self) -> Prediction:
+    async def _sent(self, passage: Passage) -> Prediction:
         # shielded: a create that Stop tears in two would be paid for, and nobody would know its id
         sending = asyncio.ensure_future(self._create_or_find())
         try:
             return await asyncio.shield(sending)
+        except BusyError:
+            await passage.claim()  # who was refused tries again first, not one that merely waits
+            raise
         except asyncio.CancelledError:
             self._in_flight = True
             self.run.later(self._cancel_when_known(sending), self._never_answered)

@@ -24,7 +24,6 @@ from nbimg.types import EncodedImage, ImageRecord, InputImage
 __all__ = ["Store"]
 
 _HIDDEN = ".nbimg"
-_THUMB_PX = 256
 
 
 class Store:
@@ -115,15 +114,20 @@ class Store:
         sha256 = hashlib.sha256(data).hexdigest()
         return InputImage(sha256, probe.mime, probe.width, probe.height, str(path), source)
 
-    def thumb(self, record: ImageRecord) -> bytes | None:
-        """Return a small WebP of an image, made once; None where there is no file."""
+    def thumb(self, record: ImageRecord, side_px: int) -> bytes | None:
+        """Return a small WebP of an image, made once; None where there is no file.
+
+        Args:
+            record: The image.
+            side_px: Its longer side; a smaller image keeps its own size.
+        """
         if record.path is None or record.kind != "image":
             return None
-        cached = self.hidden / "thumbs" / f"{record.sha256}.webp"
+        cached = self.hidden / "thumbs" / f"{record.sha256}-{side_px}.webp"
         with contextlib.suppress(OSError):
             return cached.read_bytes()
         try:
-            data = pixels.thumbnail(record.read(), side_px=_THUMB_PX)
+            data = pixels.thumbnail(record.read(), side_px=side_px)
         except (ResultMissingError, ImageInputError):
             return None
         with contextlib.suppress(OSError):  # a thumbnail that is not kept is made again

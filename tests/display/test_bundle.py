@@ -54,19 +54,33 @@ def thumbs() -> list[bytes]:
 def test_noisy_photographs_stay_within_the_budget(thumbs: list[bytes], count: int) -> None:
     order = iter(range(count))
     results = [result(i) for i in range(count)]
-    saved = bundle(results, thumb=lambda image: thumbs[next(order) % 3], base=BASE)
+    saved = bundle(results, thumb=lambda image, side_px: thumbs[next(order) % 3], base=BASE)
     assert size_of(*saved) <= BUDGET_BYTES * count
+
+
+def test_a_single_picture_is_large_and_within_the_budget() -> None:
+    for noise in (2.0, 40.0):
+        source = photo(1, noise)
+
+        def thumb(image: ImageRecord, side_px: int, source: bytes = source) -> bytes:
+            return pixels.thumbnail(source, side_px=side_px)
+
+        saved = bundle([result(0)], thumb=thumb, base=BASE)
+        assert size_of(*saved) <= BUDGET_BYTES
+        assert 'width="384"' in saved[0]["text/html"]
 
 
 def test_a_thumbnail_over_the_limit_is_made_smaller_on_the_way() -> None:
     large = photo(3, noise=40.0)
-    data, metadata = bundle([result(0)], thumb=lambda image: large, base=BASE)
+    data, metadata = bundle([result(0)], thumb=lambda image, side_px: large, base=BASE)
     assert size_of(data, metadata) <= BUDGET_BYTES
     assert "data:image/webp;base64," in data["text/html"]
 
 
 def test_the_sheet_is_a_jpeg_with_alt_text_and_its_size(thumbs: list[bytes]) -> None:
-    data, metadata = bundle([result(k) for k in range(3)], thumb=lambda image: thumbs[0], base=BASE)
+    data, metadata = bundle(
+        [result(k) for k in range(3)], thumb=lambda image, side_px: thumbs[0], base=BASE
+    )
     sheet = pixels.probe(base64.b64decode(data["image/jpeg"]))
     told = metadata["image/jpeg"]
     assert (sheet.mime, sheet.width, sheet.height) == ("image/jpeg", told["width"], told["height"])
@@ -78,7 +92,10 @@ def test_the_sheet_is_a_jpeg_with_alt_text_and_its_size(thumbs: list[bytes]) -> 
 def test_the_sheet_has_the_columns_of_a_fan_out(thumbs: list[bytes]) -> None:
     results = [result(k) for k in range(6)]
     data, _ = bundle(
-        results, thumb=lambda image: thumbs[0], rows=["a", "b", "c"], columns_labels=["x", "y"]
+        results,
+        thumb=lambda image, side_px: thumbs[0],
+        rows=["a", "b", "c"],
+        columns_labels=["x", "y"],
     )
     sheet = pixels.probe(base64.b64decode(data["image/jpeg"]))
     assert sheet.height > sheet.width
@@ -87,7 +104,7 @@ def test_the_sheet_has_the_columns_of_a_fan_out(thumbs: list[bytes]) -> None:
 def test_without_a_picture_there_is_no_sheet_but_a_text_that_says_why() -> None:
     error = ErrorRecord("BusyError", "replicate is busy.", "Try again.")
     broken = result(0, images=(), status=Status.FAILED, error=error)
-    data, metadata = bundle([broken], thumb=lambda image: b"", base=BASE)
+    data, metadata = bundle([broken], thumb=lambda image, side_px: b"", base=BASE)
     assert set(data) == {"text/html", "text/plain"}
     assert metadata == {}
     assert "failed" in data["text/plain"]
@@ -95,9 +112,11 @@ def test_without_a_picture_there_is_no_sheet_but_a_text_that_says_why() -> None:
 
 
 def test_a_damaged_thumbnail_costs_only_itself() -> None:
-    data, _ = bundle([result(0)], thumb=lambda image: b"\x89PNG\r\n\x1a\nbroken", base=BASE)
+    data, _ = bundle(
+        [result(0)], thumb=lambda image, side_px: b"\x89PNG\r\n\x1a\nbroken", base=BASE
+    )
     assert "image/jpeg" not in data
-    data, _ = bundle([result(0)], thumb=lambda image: b"no image" * 9_000, base=BASE)
+    data, _ = bundle([result(0)], thumb=lambda image, side_px: b"no image" * 9_000, base=BASE)
     assert "No preview" in data["text/html"]
 
 
@@ -119,14 +138,14 @@ def test_any_prompt_gives_one_line_each_and_can_be_saved(
     prompts: list[str], status: Status
 ) -> None:
     results = [result(i, prompt, images=(), status=status) for i, prompt in enumerate(prompts)]
-    data, metadata = bundle(results, thumb=lambda image: None, base=BASE)
+    data, metadata = bundle(results, thumb=lambda image, side_px: None, base=BASE)
     assert len(data["text/plain"].split("\n")) == 1 + len(prompts)
     json.dumps([data, metadata], ensure_ascii=False).encode("utf-8")
 
 
 def test_a_thousand_results_stay_readable_and_small(thumbs: list[bytes]) -> None:
     results = [result(i) for i in range(1000)]
-    data, metadata = bundle(results, thumb=lambda image: thumbs[0], base=BASE)
+    data, metadata = bundle(results, thumb=lambda image, side_px: thumbs[0], base=BASE)
     assert size_of(data, metadata) < BUDGET_BYTES * 60 + 400 * 1000
     assert data["text/plain"].count("\n") <= 202
     assert "940 more" in data["text/html"]

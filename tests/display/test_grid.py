@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ ATTRIBUTES = {
     "b": set(),
     "bdi": set(),
     "a": {"href", "target"},
-    "img": {"src", "alt", "width", "style"},
+    "img": {"src", "alt", "title", "width", "style"},
     "table": {"role", "style"},
     "tbody": {"style"},
     "tr": {"style"},
@@ -107,13 +108,13 @@ def made(index: int = 0, prompt: str = "a cat", images: int = 1, **changes: Any)
     return Result(index, request, "replicate:black-forest-labs/flux-dev", "flux-dev", **given)
 
 
-def ended(status: Status, message: str = "it broke", **changes: Any) -> Result:
+def ended(status: Status, message: str = "it broke", index: int = 0, **changes: Any) -> Result:
     error = ErrorRecord("JobFailedError", message, "Do this.", 500, "job-9")
-    return made(status=status, images=0, error=error, cost_usd=None, **changes)
+    return made(index, status=status, images=0, error=error, cost_usd=None, **changes)
 
 
 def page(*results: Result, **options: Any) -> Reader:
-    options = {"thumb": lambda image: WEBP, "base": BASE, **options}
+    options = {"thumb": lambda image, side_px: WEBP, "base": BASE, **options}
     return read(grid.render(grid.plan(list(results), **options)))
 
 
@@ -140,7 +141,7 @@ def test_no_prompt_escapes_into_html(text: str, status: Status) -> None:
         attempts=(Attempt(text, text, 0.0, 1.0, text, 500, text),) * 2,
         notices=(text,),
     )
-    for shown in (page(result), page(result, thumb=lambda image: None)):
+    for shown in (page(result), page(result, thumb=lambda image, side_px: None)):
         assert all(
             href is None or not href.lower().startswith("javascript") for href in shown.links
         )
@@ -152,8 +153,19 @@ def test_a_tile_shows_prompt_seed_model_size_and_links_to_the_file() -> None:
     assert shown.images[0]["alt"] == 'a "red" house'
     assert base64.b64decode((shown.images[0]["src"] or "").split(",")[1]) == WEBP
     assert 'a "red" house' in shown.text
-    assert "seed 7 · flux-dev · 1024×768" in shown.text
+    assert "seed 7seed: 7model: replicate:black-forest-labs/flux-devsize: 1024×768" in shown.text
+    assert "1 image · flux-dev · 1024×768 · 5 s" in shown.text
     assert shown.links == ["nbimg-images/0_0.png"] * 2
+
+
+def test_a_tile_says_only_what_the_line_under_the_grid_cannot_say_for_all() -> None:
+    assert "seed 7 · flux-dev" not in page(made(), made(1)).text
+    wide = (ImageRecord(BASE / "b.png", width=1536, height=640),)
+    shown = page(made(), made(1), replace(made(2), images=wide))
+    assert "seed 7 · 1024×768" in shown.text
+    assert "3 images · flux-dev · 5 s" in shown.text
+    other = replace(made(1), model="local:sdxl")
+    assert "seed 7 · sdxl" in page(made(), other).text
 
 
 def test_details_tell_everything_that_decided_the_picture() -> None:
@@ -207,7 +219,8 @@ def test_a_partial_task_shows_its_images_and_a_tile_for_the_rest() -> None:
 def test_what_came_from_the_store_says_so_and_costs_nothing() -> None:
     shown = page(made(cached=True))
     assert "↺ cached · seed 7" in shown.text
-    assert "1 image · flux-dev · ↺ all cached · $0" in shown.text
+    assert "1 image · flux-dev · 1024×768 · ↺ all cached · saved in" in shown.text
+    assert "cost: $0 (from the store)" in shown.text
 
 
 def test_a_long_prompt_is_short_in_the_caption_and_whole_once_in_the_details() -> None:
@@ -231,13 +244,13 @@ def test_a_link_survives_spaces_colons_and_other_scripts() -> None:
 
 
 def test_an_image_without_a_thumbnail_is_told_rather_than_missing() -> None:
-    def gone(image: ImageRecord) -> bytes:
+    def gone(image: ImageRecord, side_px: int) -> bytes:
         raise ResultMissingError("no file")
 
     assert "No preview" in page(made(), thumb=gone).text
-    assert "No preview" in page(made(), thumb=lambda image: b"not an image").text
+    assert "No preview" in page(made(), thumb=lambda image, side_px: b"not an image").text
     remote = Result(0, Request("x"), "demo", images=(ImageRecord(None, url="https://x.org/a"),))
-    shown = page(remote, thumb=lambda image: None)
+    shown = page(remote, thumb=lambda image, side_px: None)
     assert "It was not downloaded" in shown.text
     assert "https://x.org/a" in shown.links
 
@@ -246,7 +259,7 @@ def test_a_video_shows_its_poster_linked_to_the_file() -> None:
     video = ImageRecord(BASE / "a.mp4", kind="video", mime="video/mp4")
     result = Result(0, Request("x"), "demo", images=(video,))
     assert "▶ video" in page(result).text
-    without = page(result, thumb=lambda image: None)
+    without = page(result, thumb=lambda image, side_px: None)
     assert "▶ video" in without.text
     assert "a.mp4" in without.links
 
@@ -254,7 +267,7 @@ def test_a_video_shows_its_poster_linked_to_the_file() -> None:
 def test_a_fan_out_has_labelled_rows_and_columns_in_task_order() -> None:
     results = [made(i, f"prompt {i}") for i in range(6)]
     options: dict[str, Any] = {"rows": ["day", "night"], "columns_labels": ["red", "blue", "ochre"]}
-    plan = grid.plan(results, thumb=lambda image: WEBP, base=BASE, **options)
+    plan = grid.plan(results, thumb=lambda image, side_px: WEBP, base=BASE, **options)
     numbers = [[[t.result.index for t in cell] for cell in row] for row in plan.cells]
     assert numbers == [[[0], [1], [2]], [[3], [4], [5]]]
     text = page(*results, **options).text
@@ -263,9 +276,41 @@ def test_a_fan_out_has_labelled_rows_and_columns_in_task_order() -> None:
     assert places == sorted(places)
 
 
+def test_a_labelled_tile_says_only_what_its_axes_do_not() -> None:
+    results = [made(i, f"prompt {i}") for i in range(4)]
+    options: dict[str, Any] = {"rows": ["day", "night"], "columns_labels": ["red", "blue"]}
+    shown = page(*results, **options)
+    assert shown.text.count("prompt 0") == shown.text.count("prompt: prompt 0") == 1
+    assert shown.text.count("seed 7") == 0
+    assert shown.text.count("detailsprompt: ") == 4
+    assert (shown.images[0]["alt"], shown.images[0]["title"]) == ("prompt 0", "prompt 0")
+    seeds = [made(k, images=2) for k in range(4)]
+    assert page(*seeds, **options).text.count("seed 8seed: 8") == 4
+    models = [replace(made(k), model=f"local:{name}") for k, name in enumerate(["a", "b"])]
+    assert (
+        "detailsprompt: a catseed: 7model: local:b" in page(*models, columns_labels=["a", "b"]).text
+    )
+
+
+def test_the_parts_of_a_row_label_stand_below_each_other() -> None:
+    results = [made(i) for i in range(4)]
+    shown = grid.render(
+        grid.plan(
+            results,
+            thumb=lambda image, side_px: WEBP,
+            rows=["oil · a quiet street · dusk", "ink · a quiet street · dawn"],
+            columns_labels=["x", "y"],
+        )
+    )
+    assert '<div dir="auto">oil</div><div dir="auto">a quiet street</div>' in shown
+    assert "oil · " not in shown
+
+
 def test_a_third_axis_stays_within_its_cell() -> None:
     results = [made(i) for i in range(8)]
-    plan = grid.plan(results, thumb=lambda i: WEBP, rows=["a", "b"], columns_labels=["c", "d"])
+    plan = grid.plan(
+        results, thumb=lambda i, side_px: WEBP, rows=["a", "b"], columns_labels=["c", "d"]
+    )
     assert [[len(cell) for cell in row] for row in plan.cells] == [[2, 2], [2, 2]]
     assert [t.result.index for t in plan.tiles] == list(range(8))
 
@@ -278,7 +323,7 @@ def test_every_image_is_either_embedded_or_linked(
     results = [made(i, images=images) for i in range(tasks)]
     plan = grid.plan(
         results,
-        thumb=lambda image: WEBP,
+        thumb=lambda image, side_px: WEBP,
         rows=[f"r{k}" for k in range(rows)],
         columns_labels=[f"c{k}" for k in range(columns)],
         base=BASE,
@@ -293,7 +338,7 @@ def test_a_large_set_embeds_sixty_and_links_the_rest() -> None:
     calls: list[ImageRecord] = []
     results = [made(i, f"house {i}") for i in range(100)]
 
-    def thumb(image: ImageRecord) -> bytes:
+    def thumb(image: ImageRecord, side_px: int) -> bytes:
         calls.append(image)
         return WEBP
 
@@ -312,16 +357,67 @@ def test_the_same_notice_is_told_once() -> None:
 def test_the_summary_adds_up() -> None:
     results = [made(0, images=2), made(1, cached=True), ended(Status.FAILED), made(3)]
     line = grid.summary(results, folder="out")
-    assert line == "4 images · ✕ 1 failed · flux-dev · ↺ 1 cached · 5 s · $0.05 · saved in out"
-    assert "price unknown" in grid.summary([made(cost_usd=None)])
-    assert grid.summary([made(cost_usd=0.0)]).endswith("$0")
+    assert line == (
+        "4 images · ✕ 1 failed · flux-dev · 1024×768 · ↺ 1 cached · 5 s · $0.05 · saved in out"
+    )
+
+
+def test_money_is_told_where_there_is_any_to_tell() -> None:
+    assert grid.summary([made(cost_usd=None)]).endswith("price unknown")
+    assert grid.summary([made(), made(cost_usd=None)]).endswith("$0.025 and 1 of unknown price")
+    assert "$" not in page(made(cost_usd=0.0), made(1, cost_usd=0.0)).text
+    assert "$" not in grid.summary([made(cached=True)])
+
+
+def test_what_was_cancelled_is_counted_rather_than_drawn() -> None:
+    stopped = [ended(Status.CANCELLED, index=i) for i in range(4)]
+    assert page(*stopped).text.count("■ Cancelled") == 4
+    assert "■ Cancelled" not in page(*stopped, ended(Status.CANCELLED, index=4)).text
+    shown = page(*stopped, made(4), ended(Status.FAILED, index=5))
+    assert "■ Cancelled" not in shown.text
+    assert "✕ Failed" in shown.text
+    assert "1 image · ✕ 1 failed · ■ 4 cancelled" in shown.text
+
+
+def test_a_stopped_fan_out_keeps_the_places_of_what_was_made() -> None:
+    results = [ended(Status.CANCELLED, index=i) for i in range(6)]
+    results[3] = made(3)
+    options: dict[str, Any] = {"rows": ["a", "b", "c"], "columns_labels": ["x", "y"]}
+    plan = grid.plan(results, thumb=lambda image, side_px: WEBP, base=BASE, **options)
+    assert plan.rows == ("b",)
+    assert [[len(cell) for cell in row] for row in plan.cells] == [[0, 1]]
+    grid.render(plan)
+    text = page(*(ended(Status.CANCELLED, index=i) for i in range(6)), **options).text
+    assert text.startswith("0 images · ■ 6 cancelled")
+
+
+@pytest.mark.parametrize(
+    ("size", "shown_px"), [((384, 288), 384), ((192, 192), 384), ((256, 384), 256), ((40, 20), 80)]
+)
+def test_a_single_image_is_asked_for_and_shown_large(size: tuple[int, int], shown_px: int) -> None:
+    asked = []
+
+    def thumb(image: ImageRecord, side_px: int) -> bytes:
+        asked.append(side_px)
+        return pixels.encode(Image.new("RGB", size), "image/webp")
+
+    assert page(made(), thumb=thumb).images[0]["width"] == str(shown_px)
+    page(made(images=2), thumb=thumb)
+    assert asked == [384, 256, 256]
+
+
+def test_a_refusal_is_said_once() -> None:
+    shown = page(ended(Status.REFUSED, "refused: NSFW content"))
+    assert "⊘ RefusedNSFW content" in shown.text
+    shown = page(ended(Status.FAILED, "the job failed: out of memory"))
+    assert "✕ Failedout of memory" in shown.text
 
 
 @pytest.mark.parametrize(("width", "height"), [(1024, 1024), (1920, 400), (300, 3000), (16, 16)])
 def test_a_tile_is_never_huge_and_a_small_picture_not_blown_up(width: int, height: int) -> None:
     image = ImageRecord(BASE / "a.png", width=width, height=height)
     results = [Result(i, Request("x"), "demo", images=(image,)) for i in range(2)]
-    tiles = grid.plan(results, thumb=lambda i: WEBP, base=BASE).tiles
+    tiles = grid.plan(results, thumb=lambda i, side_px: WEBP, base=BASE).tiles
     assert all(48 <= t.width_px <= 288 for t in tiles)
     assert all(t.width_px <= max(48, width * 4 / 3) for t in tiles)
 

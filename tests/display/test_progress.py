@@ -19,6 +19,7 @@ from nbimg.events import (
     Planned,
     Preview,
     Retrying,
+    Saved,
     Started,
     Step,
     Submitted,
@@ -56,6 +57,8 @@ EVENTS = st.one_of(
               attempt=st.integers(2, 4), in_s=st.floats(0, 9), reason=st.text(max_size=9)),
     st.builds(Step, task=TASKS, at_utc=TIMES, done=st.integers(0, 30), total=st.integers(0, 30)),
     st.builds(Preview, task=TASKS, at_utc=TIMES, data=st.binary(max_size=9)),
+    st.builds(Saved, task=st.none() | TASKS, at_utc=TIMES,
+              image=st.builds(lambda k: ImageRecord(Path(f"{k}.png")), st.integers(0, 3))),
     st.builds(Notice, at_utc=TIMES, text=st.text(max_size=9)),
     st.builds(finished, TASKS, TIMES, st.sampled_from(Status), n=st.integers(1, 3),
               cached=st.booleans(), cost_usd=st.none() | st.floats(0, 1)),
@@ -83,6 +86,8 @@ def test_any_order_of_events_folds_to_the_same_counts_and_they_add_up(
         assert fold.succeeded + fold.failed + fold.cancelled == fold.done
         assert min(fold.running, fold.waiting, fold.queued, fold.failed) >= 0
         assert 0.0 <= fold.share() <= 1.0
+        assert 0 <= fold.images <= fold.images_total
+        assert (fold.left_s(31.0) or 0.0) >= 0.0
     shuffled = list(events)
     chance.shuffle(shuffled)
     assert numbers(folded(*shuffled)) == numbers(fold)
@@ -101,13 +106,13 @@ def test_no_reason_and_no_notice_escapes_into_html(events: list[Event], text: st
         Waiting(reason=f"<img src=x>{text}", until_utc=99.0, at_utc=98.0),
     )
     parser.feed(render_html(folded(*events, *hostile), 31.0))
-    assert tags == ["div", "div", "progress", "span", "div"]
+    assert tags == ["div", "div", "progress", "span", "span", "div"]
 
 
 def test_before_anything_has_finished_the_time_left_is_not_known() -> None:
     fold = folded(Planned(tasks=8, images=8, at_utc=0.0), Started(task=0, at_utc=1.0))
     assert fold.left_s(5.0) is None
-    assert render_text(fold, 5.0).endswith("0 / 8 · 5 s so far")
+    assert render_text(fold, 5.0).endswith("0 of 8 images · 5 s so far")
 
 
 def test_rate_and_time_left_follow_from_what_was_made() -> None:
@@ -116,7 +121,7 @@ def test_rate_and_time_left_follow_from_what_was_made() -> None:
         fold.add(finished(task, 0.5 * (task + 1)))
     assert fold.rate(2.0) == pytest.approx(2.0)
     assert fold.left_s(2.0) == pytest.approx(2.0)
-    assert "4 / 8 · 2.0 images/s · 2 s left" in render_text(fold, 2.0)
+    assert "4 of 8 images · 2.0 images/s · 2 s left" in render_text(fold, 2.0)
     assert (fold.left_s(8.0) or 0) > 4  # nothing came since: the promise is taken back
 
 
@@ -146,7 +151,7 @@ def test_the_steps_of_a_single_picture_foretell_its_end() -> None:
     fold.add(Step(task=0, done=10, total=20, at_utc=5.0))
     assert fold.left_s(5.0) == pytest.approx(5.0)
     assert fold.share() == pytest.approx(0.5)
-    assert "0 / 1 · step 10 / 20 · 5 s left" in render_text(fold, 5.0)
+    assert "0 of 1 image · step 10 / 20 · 5 s left" in render_text(fold, 5.0)
 
 
 def test_a_wait_and_a_retry_are_said_in_words_until_they_are_over() -> None:
@@ -155,16 +160,34 @@ def test_a_wait_and_a_retry_are_said_in_words_until_they_are_over() -> None:
         Waiting(reason="replicate allows 600 a minute", until_utc=20.0, at_utc=1.0),
         Retrying(task=1, stage="create", attempt=2, in_s=4.0, reason="busy, 429", at_utc=2.0),
     )
-    assert "waiting: replicate allows 600 a minute, 10 s" in render_text(fold, 10.0)
+    assert "replicate allows 600 a minute, next try in 10 s" in render_text(fold, 10.0)
     assert "1 retry" in render_html(fold, 10.0)
     assert fold.waiting == 1
     assert fold.hold(21.0) is None
     retry = folded(Planned(tasks=3, images=3, at_utc=0.0), *[
-        Retrying(task=1, stage="create", attempt=2, in_s=4.0, reason="busy, 429", at_utc=2.0)
+        Retrying(task=1, stage="create", attempt=2, in_s=4.0, reason="connection lost", at_utc=2.0)
     ])  # fmt: skip
-    assert "waiting: task 2, try 2 of create (busy, 429), 3 s" in render_text(retry, 3.0)
+    assert "trying task 2 again in 3 s (connection lost)" in render_text(retry, 3.0)
     retry.add(Submitted(task=1, job_id="j", at_utc=7.0))
     assert retry.hold(7.0) is None
+
+
+def test_the_wish_of_a_provider_is_said_rather_than_the_try_that_follows_it() -> None:
+    reason = "replicate asks to slow down: Request was throttled. Your rate limit resets in"
+    events = (
+        Planned(tasks=2, images=2, at_utc=0.0),
+        Waiting(task=1, reason=reason, until_utc=6.0, at_utc=1.0),
+        Retrying(task=1, stage="create", attempt=2, in_s=5.0, reason=reason, at_utc=1.1),
+    )
+    for fold in (folded(*events), folded(*reversed(events))):
+        line = render_text(fold, 2.0)
+        assert line.endswith("replicate asks to slow down, next try in 4 s · 1 retry")
+    again = folded(
+        *events,
+        Started(task=1, at_utc=6.1),
+        Retrying(task=1, stage="poll", attempt=2, in_s=3.0, reason="offline.", at_utc=9.0),
+    )
+    assert "trying task 2 again in 3 s (offline) · 2 retries" in render_text(again, 9.0)
 
 
 def test_a_wait_without_an_end_is_over_when_something_moves() -> None:
@@ -182,6 +205,45 @@ def test_the_time_left_is_never_shorter_than_the_wait() -> None:
     assert fold.left_s(1.0) == pytest.approx(60.0)
 
 
+def saved(task: int, variant: int, at_utc: float) -> Saved:
+    return Saved(task=task, at_utc=at_utc, image=ImageRecord(Path(f"{task}_{variant}.png")))
+
+
+def test_images_count_as_they_are_saved_and_once_each() -> None:
+    fold = folded(Planned(tasks=2, images=8, at_utc=0.0), Started(task=0, at_utc=0.0))
+    for k in range(3):
+        fold.add(saved(0, k, k + 1.0))
+    assert (fold.images, fold.done, fold.running) == (3, 0, 1)
+    assert fold.share() == pytest.approx(3 / 8)
+    assert "3 of 8 images · 1.0 images/s · 5 s left" in render_text(fold, 3.0)
+    fold.add(finished(0, 4.0, n=4))  # the fourth was not told by itself
+    assert fold.images == 4
+    assert fold.rate(4.0) == pytest.approx(1.0)
+    fold.add(finished(1, 5.0, Status.PARTIAL, n=2))
+    fold.add(saved(1, 0, 4.5))
+    assert "6 of 8 images" in render_text(fold, 5.0)
+    assert fold.share() == 1.0
+
+
+def test_steps_count_for_the_picture_after_the_last_that_was_saved() -> None:
+    fold = folded(Planned(tasks=1, images=2, at_utc=0.0), Started(task=0, at_utc=0.0))
+    fold.add(Step(task=0, done=20, total=20, at_utc=4.0))
+    assert fold.share() == pytest.approx(0.5)
+    fold.add(saved(0, 0, 4.0))
+    assert fold.share() == pytest.approx(0.5)
+    fold.add(Step(task=0, done=10, total=20, at_utc=6.0))
+    assert fold.share() == pytest.approx(0.75)
+
+
+def test_after_a_while_stop_is_explained_but_not_in_a_terminal() -> None:
+    fold = folded(Planned(tasks=1, images=1, at_utc=0.0), Started(task=0, at_utc=0.0))
+    assert "Stop" not in render_html(fold, 2.0)
+    assert " · ■ Stop keeps what is done</span></div>" in render_html(fold, 3.5)
+    assert "Stop" not in render_text(fold, 3.5)
+    fold.add(finished(0, 4.0))
+    assert "Stop" not in render_html(fold, 5.0)
+
+
 def test_when_all_is_done_the_line_says_how_long_and_what_failed() -> None:
     fold = folded(
         Planned(tasks=4, images=4, at_utc=0.0),
@@ -191,7 +253,7 @@ def test_when_all_is_done_the_line_says_how_long_and_what_failed() -> None:
         finished(3, 5.0, Status.CANCELLED),
     )
     line = render_text(fold, 99.0)
-    assert "4 / 4" in line
+    assert "1 of 4 images" in line
     assert "6.2 s · $0.03 · ✕ 1 failed · ⊘ 1 refused · ■ 1 cancelled" in line
     assert (fold.failed, fold.cancelled, fold.left_s(99.0)) == (2, 1, 0.0)
     assert line.startswith("█" * 20 + " ")
@@ -204,4 +266,4 @@ def test_the_notice_that_came_last_is_shown() -> None:
 
 
 def test_an_empty_fold_says_zero() -> None:
-    assert render_text(Fold(), 0.0) == "░" * 20 + " 0 / 0"
+    assert render_text(Fold(), 0.0) == "░" * 20 + " 0 of 0 images"

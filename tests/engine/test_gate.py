@@ -18,8 +18,10 @@ def crowd(gate, count, ends):
         with Passage(gate) as passage:
             await passage.enter()
             inside.append(number)
-            await ends[number].wait()
-            inside.remove(number)
+            try:
+                await ends[number].wait()
+            finally:
+                inside.remove(number)
             if ends[number].fails:
                 raise ZeroDivisionError
 
@@ -127,5 +129,26 @@ def test_one_that_is_cancelled_while_it_waits_or_goes_blocks_nobody():
         for task in tasks[:2]:
             with pytest.raises(asyncio.CancelledError):
                 await task
+
+    asyncio.run(go())
+
+
+def test_the_one_that_was_refused_goes_before_those_that_came_later():
+    async def go():
+        gate = Gate()
+        ends = [End() for _ in range(2)]
+        with Passage(gate) as refused:
+            await refused.enter()
+            await refused.claim()
+            gate.narrow()
+            inside, tasks = crowd(gate, 2, ends)
+            await turns()
+            assert refused.free
+            assert inside == []
+        await turns()
+        assert inside == [0]
+        for end in ends:
+            end.set()
+        await asyncio.gather(*tasks)
 
     asyncio.run(go())

@@ -330,7 +330,7 @@ def test_something_is_shown_at_once_and_replaced_at_the_end(notebook, server):
     shown = notebook.run_watched("%%imggen -n 4\na cat")
     first_s, first = shown[0]
     assert first_s < 0.5, "before the first answer of the network"
-    assert "0 / 1" in first["text/html"]
+    assert "0 of 4 images" in first["text/html"]
     assert len(IMAGE.findall(shown[-1][1]["text/html"])) == 4
     assert len(notebook.node.cells[-1].outputs) == 1
     assert "<progress" not in notebook.node.cells[-1].outputs[0].data["text/html"]
@@ -339,7 +339,7 @@ def test_something_is_shown_at_once_and_replaced_at_the_end(notebook, server):
 def test_a_wait_that_the_provider_asks_for_is_shown(notebook, server):
     server.inject(Fault("error", method="POST", path="*/predictions", status=429, retry_after_s=1))
     shown = notebook.run_watched("%%imggen\na cat")
-    assert any("waiting" in data.get("text/html", "") for _, data in shown)
+    assert any("next try in" in data.get("text/html", "") for _, data in shown)
     assert len(IMAGE.findall(shown[-1][1]["text/html"])) == 1
 
 

@@ -208,12 +208,12 @@ def test_an_input_is_kept_once_by_its_content(store):
 
 def test_a_thumbnail_is_a_small_webp_and_made_once(store):
     record = store.put(picture(side=600), None, VALUES)
-    thumb = store.thumb(record)
+    thumb = store.thumb(record, 256)
     assert PIL.Image.open(io.BytesIO(thumb)).format == "WEBP"
     record.path.unlink()
-    assert store.thumb(record) == thumb
-    assert store.thumb(ImageRecord(path=None, url="https://x")) is None
-    assert store.thumb(ImageRecord(path=Path("gone.png"), sha256="0" * 64)) is None
+    assert store.thumb(record, 256) == thumb
+    assert store.thumb(ImageRecord(path=None, url="https://x"), 256) is None
+    assert store.thumb(ImageRecord(path=Path("gone.png"), sha256="0" * 64), 256) is None
 
 
 def test_files_have_the_permissions_that_the_user_gives_new_files(store):
