@@ -40,11 +40,18 @@ def test_what_is_said_reads_back_as_the_same_scene() -> None:
     [
         ("red house, night", scenes.Scene((scenes.Thing("house", "red"),), time="night")),
         ("a CAT", scenes.Scene((scenes.Thing("cat", "orange"),), time="day")),
-        ("2 blue stars on black",
-         scenes.Scene((scenes.Thing("star", "blue", 2),), background="black")),
-        ("a circle below a square",
-         scenes.Scene((scenes.Thing("circle", "red"), scenes.Thing("square", "blue")), "below",
-                      background="white")),
+        (
+            "2 blue stars on black",
+            scenes.Scene((scenes.Thing("star", "blue", 2),), background="black"),
+        ),
+        (
+            "a circle below a square",
+            scenes.Scene(
+                (scenes.Thing("circle", "red"), scenes.Thing("square", "blue")),
+                "below",
+                background="white",
+            ),
+        ),
     ],
 )
 def test_plain_words_mean_what_they_say(text: str, scene: scenes.Scene) -> None:
