@@ -8,23 +8,31 @@ import sys
 from pathlib import Path
 
 # Large blocks go back to the heap instead of the system: training allocates the same ones again.
-_ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000",
-              "OMP_WAIT_POLICY": "PASSIVE"}
+_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.demo",
-        description="Make the embedded demo model from nothing but the recipe's own drawings.")
+        description="Make the embedded demo model from nothing but the recipe's own drawings.",
+    )
     tasks = parser.add_subparsers(dest="task", required=True)
     train = tasks.add_parser(
-        "train", help="train, or go on from the checkpoint, else from the shipped weights")
+        "train", help="train, or go on from the checkpoint, else from the shipped weights"
+    )
     train.add_argument("--minutes", type=float, default=90, help="wall time (default 90)")
     train.add_argument(
-        "--stage", choices=("denoiser", "autoencoder", "decoder"), default="denoiser",
+        "--stage",
+        choices=("denoiser", "autoencoder", "decoder"),
+        default="denoiser",
         help="denoiser (default; makes an autoencoder first when there is none), autoencoder "
-             "(from nothing; a new one needs a new denoiser), decoder (sharper pictures, same "
-             "latents)")
+        "(from nothing; a new one needs a new denoiser), decoder (sharper pictures, same "
+        "latents)",
+    )
     train.add_argument("--pool", type=int, default=16000, help="encoded pairs kept in memory")
     tasks.add_parser("export", help="write the weights into the package")
     evaluate = tasks.add_parser("evaluate", help="measure on held-out scenes, write figures.json")
@@ -67,8 +75,10 @@ def main() -> None:
         if any(os.environ.get(name) != value for name, value in _ALLOCATOR.items()):
             # Read by the C library at its start only, hence once more.
             os.execve(  # noqa: S606 - this very program
-                sys.executable, [sys.executable, "-m", "recipes.demo", *sys.argv[1:]],
-                {**os.environ, **_ALLOCATOR})
+                sys.executable,
+                [sys.executable, "-m", "recipes.demo", *sys.argv[1:]],
+                {**os.environ, **_ALLOCATOR},
+            )
         _train(asked.stage, asked.minutes, asked.pool)
     elif asked.task == "export":
         from recipes.demo import export

@@ -117,8 +117,9 @@ def psnr(model: AutoencoderTiny, number: int = 64) -> float:
     return float(-10 * ((made.clamp(-1, 1) - wanted).square().mean() / 4).log10())
 
 
-def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX,
-          batch: int = 8) -> None:
+def train(
+    path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX, batch: int = 8
+) -> None:
     """Train for some minutes, from the checkpoint at `path` if there is one.
 
     Args:
@@ -163,12 +164,25 @@ def train(path: Path, minutes: float, stage: str, *, crop_px: int = SIZE_PX,
         return RATES[stage] * min(1, (step + 1) / 60, 0.03 + (1 - part) / 0.7)
 
     def save(steps: int) -> None:
-        checkpoint.write(path, {"stage": stage, "step": done + steps, "model": model.state_dict(),
-                                "average": average.state_dict(),
-                                "optimiser": optimiser.state_dict()})
+        checkpoint.write(
+            path,
+            {
+                "stage": stage,
+                "step": done + steps,
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            },
+        )
 
-    steps = loop.run(one, optimiser, minutes=minutes, rate=rate, save=save,
-                     tell=lambda: f"{psnr(average, 16):.2f} dB")
+    steps = loop.run(
+        one,
+        optimiser,
+        minutes=minutes,
+        rate=rate,
+        save=save,
+        tell=lambda: f"{psnr(average, 16):.2f} dB",
+    )
     if whole:
         model.load_state_dict(average.state_dict())
         for each in (model, average):

@@ -102,11 +102,14 @@ def say(scene: Scene, rng: random.Random) -> str:
 
 
 _COLOUR = "|".join(COLOURS)
-_NOUN = re.compile(rf"(?:({'|'.join(NUMBERS)}|[234])\s+)?((?:[a-z]+\s+)??)(?:({_COLOUR})\s+)?"
-                   rf"\b({'|'.join(KINDS)})(s?)\b")
+_NOUN = re.compile(
+    rf"(?:({'|'.join(NUMBERS)}|[234])\s+)?((?:[a-z]+\s+)??)(?:({_COLOUR})\s+)?"
+    rf"\b({'|'.join(KINDS)})(s?)\b"
+)
 _BACKGROUND = re.compile(
     rf"(?:(?:on|with|in front of)\s+)?(?:an?\s+|the\s+)?\b({_COLOUR})\s+background"
-    rf"|\bon\s+({_COLOUR})\s*$")
+    rf"|\bon\s+({_COLOUR})\s*$"
+)
 _PHRASES = {phrase: name for name in RELATIONS for phrase in RELATION_WORDS[name]}
 _TIMES = {phrase: time for time in TIMES for phrase in (*TIME_WORDS[time], time)}
 

@@ -31,21 +31,26 @@ def _rows(first: str, rows: dict[str, dict[str, float]]) -> list[str]:
 
 def table(figures: dict[str, Any]) -> str:
     """Return the figures as Markdown tables: pictures from words, by form, and edits."""
-    names = {"model": "**the model**", "autoencoder": "ceiling: autoencoder only",
-             "renders": "ceiling: true drawings"}
+    names = {
+        "model": "**the model**",
+        "autoencoder": "ceiling: autoencoder only",
+        "renders": "ceiling: true drawings",
+    }
     lines = _rows("from words", {label: figures["generate"][row] for row, label in names.items()})
     forms = {f"{form} ({values['number']})": values for form, values in figures["forms"].items()}
     lines += ["", *_rows("the model, by form", forms)]
     lines += ["", "| edit | done | done, and the rest kept | ceiling |", "|---|---|---|---|"]
     for kind, values in figures["edit"].items():
-        lines.append(f"| {kind} | {values['done']:.2f} | {values['all']:.2f} | "
-                     f"{values['ceiling']:.2f} |")
+        lines.append(
+            f"| {kind} | {values['done']:.2f} | {values['all']:.2f} | {values['ceiling']:.2f} |"
+        )
     last = (
         f"{figures['number']} held-out scenes and {figures['number_edits']} held-out edits of each "
         f"kind; {figures['steps']} steps; {figures['seconds_generate']:.2f} s a picture, "
         f"{figures['seconds_edit']:.2f} s an edit on {figures['threads']} CPU threads; trained for "
         f"{figures['trained_steps']:,} steps. The judge of kinds is right in "
-        f"{figures['judge']:.3f} of held-out drawings; autoencoder {figures['psnr_db']:.1f} dB.")
+        f"{figures['judge']:.3f} of held-out drawings; autoencoder {figures['psnr_db']:.1f} dB."
+    )
     return "\n".join([*lines, "", last])
 
 

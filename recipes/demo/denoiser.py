@@ -70,8 +70,9 @@ def loss_of(model: nn.ModuleDict, tokens: CLIPTokenizer, batch: Batch) -> Tensor
     return loss
 
 
-def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
-          minutes: float) -> None:
+def train(
+    path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict, minutes: float
+) -> None:
     """Train for some minutes, from the checkpoint at `path`, else from `start`.
 
     Args:
@@ -108,9 +109,21 @@ def train(path: Path, pool: Pool, tokens: CLIPTokenizer, start: nn.ModuleDict,
         return RATE * min(1, (step + 1) / 100, 0.02 + (1 - part) / 0.45)
 
     def save(steps: int) -> None:
-        checkpoint.write(path, {"step": done + steps, "model": model.state_dict(),
-                                "average": average.state_dict(),
-                                "optimiser": optimiser.state_dict()})
+        checkpoint.write(
+            path,
+            {
+                "step": done + steps,
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            },
+        )
 
-    loop.run(one, optimiser, minutes=minutes, rate=rate, save=save,
-             tell=lambda: f"pool {len(pool.edits)}")
+    loop.run(
+        one,
+        optimiser,
+        minutes=minutes,
+        rate=rate,
+        save=save,
+        tell=lambda: f"pool {len(pool.edits)}",
+    )

@@ -44,10 +44,17 @@ def chance(seed: int) -> Chance:
 
     return Chance(
         play=tuple((spread(), spread(), spread()) for _ in range(2)),
-        clouds=tuple((x + 16 * spread(), 38 + 14 * spread(), 1 + 0.2 * spread())
-                     for x in (88, 150)),
-        stars=tuple((12 + 56 * (i % 3) + 26 * (1 + spread()), 10 + 26 * (i // 3) + 10 * spread(),
-                     2.1 + 0.5 * spread()) for i in range(9)),
+        clouds=tuple(
+            (x + 16 * spread(), 38 + 14 * spread(), 1 + 0.2 * spread()) for x in (88, 150)
+        ),
+        stars=tuple(
+            (
+                12 + 56 * (i % 3) + 26 * (1 + spread()),
+                10 + 26 * (i // 3) + 10 * spread(),
+                2.1 + 0.5 * spread(),
+            )
+            for i in range(9)
+        ),
         light=(spread(), spread()),
         hills=(spread(), spread()),
     )

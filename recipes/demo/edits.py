@@ -12,15 +12,37 @@ from recipes.demo.scenes import COLOURS, KINDS, TIMES, Scene
 
 EDITS = ("recolour", "background", "time", "remove", "swap")
 _FORMS = {
-    "recolour": ("make the {0} {1}", "make the {0} {1}", "turn the {0} {1}", "paint the {0} {1}",
-                 "change the {0} to {1}", "colour the {0} {1}", "make {0} {1}"),
-    "background": ("make the background {1}", "make the background {1}", "{1} background",
-                   "change the background to {1}", "turn the background {1}"),
+    "recolour": (
+        "make the {0} {1}",
+        "make the {0} {1}",
+        "turn the {0} {1}",
+        "paint the {0} {1}",
+        "change the {0} to {1}",
+        "colour the {0} {1}",
+        "make {0} {1}",
+    ),
+    "background": (
+        "make the background {1}",
+        "make the background {1}",
+        "{1} background",
+        "change the background to {1}",
+        "turn the background {1}",
+    ),
     "time": ("make it {1}", "make it {1}", "change it to {1}", "turn it into {1}", "{1}"),
-    "remove": ("remove the {0}", "remove the {0}", "delete the {0}", "take away the {0}",
-               "erase the {0}", "remove {0}"),
-    "swap": ("turn the {0} into a {1}", "replace the {0} with a {1}", "change the {0} to a {1}",
-             "make the {0} a {1}"),
+    "remove": (
+        "remove the {0}",
+        "remove the {0}",
+        "delete the {0}",
+        "take away the {0}",
+        "erase the {0}",
+        "remove {0}",
+    ),
+    "swap": (
+        "turn the {0} into a {1}",
+        "replace the {0} with a {1}",
+        "change the {0} to a {1}",
+        "make the {0} a {1}",
+    ),
 }
 _SWAP_MANY = ("turn the {0} into {1}", "replace the {0} with {1}", "change the {0} to {1}")
 
@@ -114,8 +136,11 @@ def say(edit: Edit, rng: random.Random) -> str:
     many = edit.kind == "swap" and edit.into.endswith("s")
     text = rng.choice(_SWAP_MANY if many else _FORMS[edit.kind])
     if edit.kind == "recolour" and rng.random() < 0.1:
-        return f"make it {edit.into}" if len(edit.source.things) == 1 else text.format(
-            edit.what, edit.into)
+        return (
+            f"make it {edit.into}"
+            if len(edit.source.things) == 1
+            else text.format(edit.what, edit.into)
+        )
     return text.format(edit.what, edit.into)
 
 

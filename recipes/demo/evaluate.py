@@ -22,8 +22,13 @@ from recipes.demo.measure import check
 BATCH = 8
 Rows = list[dict[str, bool]]
 FORMS = ("one in a landscape", "one on a colour", "two to four of one", "two things")
-DONE = {"recolour": ("colour",), "background": ("background",), "time": ("time",),
-        "remove": ("gone",), "swap": ("kind",)}
+DONE = {
+    "recolour": ("colour",),
+    "background": ("background",),
+    "time": ("time",),
+    "remove": ("gone",),
+    "swap": ("kind",),
+}
 
 
 def form_of(scene: scenes.Scene) -> str:
@@ -62,8 +67,9 @@ def held_out_edits(kind: str, number: int) -> list[edits.Edit]:
 def shares(rows: Rows) -> dict[str, float]:
     """Return the share of rows in which each property that applies is right."""
     names = {name for row in rows for name in row}
-    return {name: float(np.mean([row[name] for row in rows if name in row]))
-            for name in sorted(names)}
+    return {
+        name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)
+    }
 
 
 def generators(numbers: Iterable[int]) -> list[torch.Generator]:
@@ -71,8 +77,13 @@ def generators(numbers: Iterable[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(1000 + number) for number in numbers]
 
 
-def make(pipeline: Any, texts: list[str], sources: list[Image.Image] | None = None,
-         steps: int = export.STEPS, guidance: float | None = None) -> list[Image.Image]:
+def make(
+    pipeline: Any,
+    texts: list[str],
+    sources: list[Image.Image] | None = None,
+    steps: int = export.STEPS,
+    guidance: float | None = None,
+) -> list[Image.Image]:
     """Make one picture for each text, from `sources` if there are any."""
     made: list[Image.Image] = []
     for first in range(0, len(texts), BATCH):
@@ -82,8 +93,11 @@ def make(pipeline: Any, texts: list[str], sources: list[Image.Image] | None = No
         if sources is None:
             call = {"guidance_scale": guidance or export.GUIDANCE}
         else:
-            call = {"image": sources[part], "guidance_scale": guidance or export.EDIT_GUIDANCE,
-                    "image_guidance_scale": export.IMAGE_GUIDANCE}
+            call = {
+                "image": sources[part],
+                "guidance_scale": guidance or export.EDIT_GUIDANCE,
+                "image_guidance_scale": export.IMAGE_GUIDANCE,
+            }
         made += pipeline(texts[part], generator=luck, num_inference_steps=steps, **call).images
     return made
 
@@ -121,12 +135,22 @@ def run(number: int = 40, number_edits: int = 24) -> dict[str, Any]:
         "autoencoder": through(editor.vae, truth),
         "renders": truth,
     }
-    figures: dict[str, Any] = {"generate": {
-        name: shares([check(picture, scene, judge)
-                      for picture, scene in zip(pictures, asked, strict=True)])
-        for name, pictures in rows.items()}, "forms": {}, "edit": {}}
-    checked = [check(picture, scene, judge)
-               for picture, scene in zip(rows["model"], asked, strict=True)]
+    figures: dict[str, Any] = {
+        "generate": {
+            name: shares(
+                [
+                    check(picture, scene, judge)
+                    for picture, scene in zip(pictures, asked, strict=True)
+                ]
+            )
+            for name, pictures in rows.items()
+        },
+        "forms": {},
+        "edit": {},
+    }
+    checked = [
+        check(picture, scene, judge) for picture, scene in zip(rows["model"], asked, strict=True)
+    ]
     for form in FORMS:
         these = [row for row, scene in zip(checked, asked, strict=True) if form_of(scene) == form]
         figures["forms"][form] = {**shares(these), "number": len(these)}
@@ -134,9 +158,13 @@ def run(number: int = 40, number_edits: int = 24) -> dict[str, Any]:
         figures["edit"][kind] = _edit_figures(editor, judge, kind, number_edits, rng)
     state = checkpoint.read(export.DENOISER)
     figures |= {
-        "number": len(asked), "number_edits": number_edits, "steps": export.STEPS,
-        "guidance": export.GUIDANCE, "judge": judge.accuracy,
-        "psnr_db": autoencoder.psnr(editor.vae), "threads": torch.get_num_threads(),
+        "number": len(asked),
+        "number_edits": number_edits,
+        "steps": export.STEPS,
+        "guidance": export.GUIDANCE,
+        "judge": judge.accuracy,
+        "psnr_db": autoencoder.psnr(editor.vae),
+        "threads": torch.get_num_threads(),
         "seconds_generate": seconds(maker, texts[0]),
         "seconds_edit": seconds(editor, "make it night", truth[:1]),
         "trained_steps": state["step"] if state else 0,
@@ -145,16 +173,19 @@ def run(number: int = 40, number_edits: int = 24) -> dict[str, Any]:
     return figures
 
 
-def _edit_figures(editor: Any, judge: Judge, kind: str, number: int,
-                  rng: random.Random) -> dict[str, float]:
+def _edit_figures(
+    editor: Any, judge: Judge, kind: str, number: int, rng: random.Random
+) -> dict[str, float]:
     chosen = held_out_edits(kind, number)
     before = [draw(edit.source, index) for index, edit in enumerate(chosen)]
     after = [draw(edit.target, index, edit.without) for index, edit in enumerate(chosen)]
     made = make(editor, [edits.say(edit, rng) for edit in chosen], before)
 
     def judged(pictures: list[Image.Image]) -> Rows:
-        return [check(picture, edit.target, judge, edit.without)
-                for picture, edit in zip(pictures, chosen, strict=True)]
+        return [
+            check(picture, edit.target, judge, edit.without)
+            for picture, edit in zip(pictures, chosen, strict=True)
+        ]
 
     rows = judged(made)
     done = [all(row[name] for name in DONE[kind]) for row in rows]

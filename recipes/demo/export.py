@@ -34,8 +34,8 @@ IMAGE_GUIDANCE = 1.3
 def scheduler() -> DPMSolverMultistepScheduler:
     """Return the sampler: a second-order solver of the learnt flow."""
     return DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0,
-        steps_offset=1)  # without effect on flow sigmas, but the pipelines warn without it
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0, steps_offset=1
+    )  # without effect on flow sigmas, but the pipelines warn without it
 
 
 def trained_autoencoder() -> AutoencoderTiny | None:
@@ -69,9 +69,16 @@ def editing() -> StableDiffusionInstructPix2PixPipeline:
     """Return the pipeline that edits, in full precision."""
     model = trained_denoiser().eval().requires_grad_(False)
     pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=trained_autoencoder(), text_encoder=model["text"], tokenizer=words.tokenizer(),
-        unet=model["unet"], scheduler=scheduler(), safety_checker=None, feature_extractor=None,
-        image_encoder=None, requires_safety_checker=False)
+        vae=trained_autoencoder(),
+        text_encoder=model["text"],
+        tokenizer=words.tokenizer(),
+        unet=model["unet"],
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -83,7 +90,8 @@ def generating(editor: StableDiffusionInstructPix2PixPipeline) -> StableDiffusio
     and can be cut off.
     """
     unet = UNet2DConditionModel.from_config(
-        editor.unet.config, in_channels=editor.vae.config.latent_channels)
+        editor.unet.config, in_channels=editor.vae.config.latent_channels
+    )
     state = dict(editor.unet.state_dict())
     state["conv_in.weight"] = state["conv_in.weight"][:, : unet.config.in_channels].clone()
     unet.load_state_dict(state)
@@ -101,10 +109,19 @@ def facts() -> dict[str, Any]:
         "licence": "MIT",
         "latent_channels": autoencoder.LATENT_CHANNELS,
         "tasks": {
-            "generate": {"size_px": size, "steps": STEPS, "guidance": GUIDANCE,
-                         "slice_conv_in": True},
-            "edit": {"size_px": size, "steps": STEPS, "guidance": EDIT_GUIDANCE,
-                     "image_guidance": IMAGE_GUIDANCE, "slice_conv_in": False},
+            "generate": {
+                "size_px": size,
+                "steps": STEPS,
+                "guidance": GUIDANCE,
+                "slice_conv_in": True,
+            },
+            "edit": {
+                "size_px": size,
+                "steps": STEPS,
+                "guidance": EDIT_GUIDANCE,
+                "image_guidance": IMAGE_GUIDANCE,
+                "slice_conv_in": False,
+            },
         },
         "vocabulary": {
             "things": list(scenes.KINDS),
@@ -112,8 +129,13 @@ def facts() -> dict[str, Any]:
             "times": list(scenes.TIMES),
             "relations": ["left of", "right of", "above", "below", "next to"],
             "counts": list(captions.NUMBERS),
-            "edits": ["make the house blue", "make the background yellow", "make it night",
-                      "remove the star", "turn the circle into a star"],
+            "edits": [
+                "make the house blue",
+                "make the background yellow",
+                "make it night",
+                "remove the star",
+                "turn the circle into a star",
+            ],
         },
         "known_words": words.known(),
         "examples": card.EXAMPLES,

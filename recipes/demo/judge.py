@@ -63,10 +63,17 @@ def _examples(rng: random.Random, number: int, held_out: bool) -> tuple[Pixels, 
 def build() -> nn.Sequential:
     """Return the untrained classifier: input (n, 3, 40, 40), output (n, 11)."""
     return nn.Sequential(
-        nn.Conv2d(3, 24, 5, 2, 2), nn.BatchNorm2d(24), nn.ReLU(),
-        nn.Conv2d(24, 48, 3, 2, 1), nn.BatchNorm2d(48), nn.ReLU(),
-        nn.Conv2d(48, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.ReLU(),
-        nn.Flatten(), nn.Linear(64 * 25, len(CLASSES)),
+        nn.Conv2d(3, 24, 5, 2, 2),
+        nn.BatchNorm2d(24),
+        nn.ReLU(),
+        nn.Conv2d(24, 48, 3, 2, 1),
+        nn.BatchNorm2d(48),
+        nn.ReLU(),
+        nn.Conv2d(48, 64, 3, 2, 1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 25, len(CLASSES)),
     )
 
 

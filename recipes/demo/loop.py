@@ -45,9 +45,12 @@ def run(
         step += 1
         now = time.monotonic()
         if now - told > TELL_EVERY_S:
-            print(f"{step} steps, {(now - begun) / 60:.0f} min, loss "
-                  f"{sum(losses) / len(losses):.4f}, {(now - told) / len(losses):.3f} s/step, "
-                  f"{torch.get_num_threads()} threads {tell()}", flush=True)
+            print(
+                f"{step} steps, {(now - begun) / 60:.0f} min, loss "
+                f"{sum(losses) / len(losses):.4f}, {(now - told) / len(losses):.3f} s/step, "
+                f"{torch.get_num_threads()} threads {tell()}",
+                flush=True,
+            )
             told = now
             losses.clear()
         if now - saved > SAVE_EVERY_S:

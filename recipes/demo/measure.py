@@ -24,8 +24,14 @@ _BODY = {
     "house": ((-0.45, 0.04, 0.14), (0.0, 0.14, 0.16), (-0.4, 0.72, 0.14)),
     "tree": ((-0.1, -0.25, 0.35), (-0.42, 0.0, 0.2), (0.38, 0.0, 0.2)),
     "boat": ((-0.4, 0.52, 0.13), (0.0, 0.52, 0.13), (0.4, 0.52, 0.13)),
-    "flower": ((0.37, -0.51, 0.18), (-0.37, -0.51, 0.18), (0.0, 0.13, 0.18), (0.0, -0.73, 0.18),
-               (0.37, -0.08, 0.18), (-0.37, -0.08, 0.18)),
+    "flower": (
+        (0.37, -0.51, 0.18),
+        (-0.37, -0.51, 0.18),
+        (0.0, 0.13, 0.18),
+        (0.0, -0.73, 0.18),
+        (0.37, -0.08, 0.18),
+        (-0.37, -0.08, 0.18),
+    ),
     "cat": ((0.0, -0.6, 0.2), (-0.4, -0.05, 0.14), (0.4, -0.05, 0.14)),
 }
 
@@ -40,8 +46,14 @@ def _nearest(pixels: NDArray[Any]) -> NDArray[np.int64]:
 def background_of(picture: Image.Image) -> str:
     """Return the palette colour nearest to the median of the outer 5 pixels."""
     pixels = np.asarray(picture)
-    frame = np.concatenate([pixels[:5].reshape(-1, 3), pixels[-5:].reshape(-1, 3),
-                            pixels[:, :5].reshape(-1, 3), pixels[:, -5:].reshape(-1, 3)])
+    frame = np.concatenate(
+        [
+            pixels[:5].reshape(-1, 3),
+            pixels[-5:].reshape(-1, 3),
+            pixels[:, :5].reshape(-1, 3),
+            pixels[:, -5:].reshape(-1, 3),
+        ]
+    )
     return _NAMES[int(_nearest(np.median(frame, 0)[None])[0])]
 
 
@@ -110,17 +122,24 @@ def check(picture: Image.Image, scene: Scene, judge: Judge, without: int = -1) -
     owners = [index for index, thing in enumerate(scene.things) for _ in range(thing.count)]
     if spots:
         seen = judge.see(picture, spots)
-        left = [(owner, name, spot) for owner, name, spot in zip(owners, seen, spots, strict=True)
-                if owner != without]
+        left = [
+            (owner, name, spot)
+            for owner, name, spot in zip(owners, seen, spots, strict=True)
+            if owner != without
+        ]
         kinds = [name == scene.things[owner].kind for owner, name, _ in left]
         if left:
             right["kind"] = all(kinds)
             right["colour"] = all(
                 colour_of(picture, scene.things[owner].kind, spot) == scene.things[owner].colour
-                for owner, _, spot in left)
+                for owner, _, spot in left
+            )
         if without >= 0:
-            right["gone"] = all(name == "nothing" for owner, name in zip(owners, seen, strict=True)
-                                if owner == without)
+            right["gone"] = all(
+                name == "nothing"
+                for owner, name in zip(owners, seen, strict=True)
+                if owner == without
+            )
         elif len(scene.things) == 2:
             right["position"] = all(kinds)
         elif scene.things[0].count > 1:

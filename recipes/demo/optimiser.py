@@ -29,8 +29,12 @@ def _orthogonal(batch: Tensor) -> Tensor:
 class Optimiser(torch.optim.Optimizer):  # type: ignore[misc]
     """Muon for weights of two and more dimensions, Adam for the rest; one rate for both."""
 
-    def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], momentum: float = 0.95,
-                 betas: tuple[float, float] = (0.9, 0.98)) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, torch.nn.Parameter]],
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.98),
+    ) -> None:
         """Take named parameters; names with ``embedding`` and first and last layers get Adam."""
         self.momentum, self.betas = momentum, betas
         matrices: list[Tensor] = []
@@ -40,8 +44,10 @@ class Optimiser(torch.optim.Optimizer):  # type: ignore[misc]
                 continue
             plain = weight.ndim < 2 or "embedding" in name or min(weight.shape[:2]) < 8
             (others if plain else matrices).append(weight)
-        groups: list[dict[str, Any]] = [{"params": matrices, "matrix": True},
-                                        {"params": others, "matrix": False}]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "matrix": True},
+            {"params": others, "matrix": False},
+        ]
         super().__init__([group for group in groups if group["params"]], {"lr": 0.0})
 
     def step(self, _closure: Any = None) -> None:

@@ -26,8 +26,11 @@ SKY: dict[str, tuple[RGB, RGB, RGB]] = {
 HILLS: dict[str, RGB] = {"day": (150, 206, 146), "sunset": (150, 92, 124), "night": (44, 56, 104)}
 GRASS: dict[str, RGB] = {"day": (120, 190, 92), "sunset": (132, 106, 96), "night": (48, 80, 92)}
 WATER: dict[str, RGB] = {"day": (78, 160, 214), "sunset": (176, 104, 140), "night": (36, 60, 116)}
-WINDOW: dict[str, RGB] = {"day": (206, 234, 248), "sunset": (255, 222, 130),
-                          "night": (255, 224, 122)}
+WINDOW: dict[str, RGB] = {
+    "day": (206, 234, 248),
+    "sunset": (255, 222, 130),
+    "night": (255, 224, 122),
+}
 ROOF: RGB = (92, 86, 116)
 WOOD: RGB = (128, 84, 58)
 LEAF: RGB = (74, 146, 76)

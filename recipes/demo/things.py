@@ -160,8 +160,10 @@ def _cat(pen: Pen, colour: RGB) -> None:
     pen.oval(0.24, 0.9, 0.2, 0.1, dark)
     for side in (-1, 1):
         pen.polygon([(side * 0.66, -1), (side * 0.1, -0.66), (side * 0.64, -0.3)], colour)
-        pen.polygon([(side * 0.56, -0.82), (side * 0.28, -0.62), (side * 0.56, -0.46)],
-                    PAINT["pink"] if colour != PAINT["pink"] else lighter(colour, 0.5))
+        pen.polygon(
+            [(side * 0.56, -0.82), (side * 0.28, -0.62), (side * 0.56, -0.46)],
+            PAINT["pink"] if colour != PAINT["pink"] else lighter(colour, 0.5),
+        )
     pen.oval(0, -0.28, 0.66, 0.52, colour)
     iris = PAINT["yellow"] if colour == PAINT["black"] else (40, 44, 52)
     for side in (-1, 1):

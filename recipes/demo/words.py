@@ -23,11 +23,26 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def known() -> list[str]:
     """Return every word of the grammar, sorted."""
-    words = {*scenes.KINDS, *map(captions.plural, scenes.KINDS), *scenes.COLOURS, *scenes.TIMES,
-             *captions.NUMBERS, *captions.FILLERS, *edits.words(), "a", "an", "one", "the",
-             "background"}
-    phrases = [phrase for group in (captions.TIME_WORDS, captions.RELATION_WORDS)
-               for forms in group.values() for phrase in forms]
+    words = {
+        *scenes.KINDS,
+        *map(captions.plural, scenes.KINDS),
+        *scenes.COLOURS,
+        *scenes.TIMES,
+        *captions.NUMBERS,
+        *captions.FILLERS,
+        *edits.words(),
+        "a",
+        "an",
+        "one",
+        "the",
+        "background",
+    }
+    phrases = [
+        phrase
+        for group in (captions.TIME_WORDS, captions.RELATION_WORDS)
+        for forms in group.values()
+        for phrase in forms
+    ]
     phrases += [*captions.OPENINGS, *captions.LANDSCAPE_FORMS, *captions.BACKGROUND_FORMS]
     for phrase in phrases:
         words.update(re.findall("[a-z]+", phrase))
@@ -41,11 +56,17 @@ def tokenizer() -> CLIPTokenizer:
     letters = list(string.ascii_lowercase + string.digits + ",.!?'-\":;")
     words = known()
     spelled = [*words * 8, *letters, *(letter + "x" for letter in letters)]
-    pieces.train_from_iterator(spelled, trainers.BpeTrainer(
-        vocab_size=4096, min_frequency=2, end_of_word_suffix="</w>", show_progress=False))
+    pieces.train_from_iterator(
+        spelled,
+        trainers.BpeTrainer(
+            vocab_size=4096, min_frequency=2, end_of_word_suffix="</w>", show_progress=False
+        ),
+    )
     model = json.loads(pieces.to_str())["model"]
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
-              for pair in model["merges"]]
+    merges = [
+        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
+        for pair in model["merges"]
+    ]
     vocabulary = {START: 0, END: 1}
     for token in sorted(model["vocab"], key=lambda token: model["vocab"][token]):
         vocabulary.setdefault(token, len(vocabulary))
@@ -58,18 +79,28 @@ def tokenizer() -> CLIPTokenizer:
 def text_encoder(tokens: CLIPTokenizer) -> CLIPTextModel:
     """Return the untrained text encoder: two layers, 128 wide."""
     torch.manual_seed(0)
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
-        projection_dim=WIDTH, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=LENGTH, hidden_act="gelu",
-        bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    ))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokens),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+            hidden_act="gelu",
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
 
 
 def encode(tokens: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     """Return token ids, shape (texts, `LENGTH`), padded and cut."""
-    made = tokens(texts, padding="max_length", max_length=LENGTH, truncation=True,
-                  return_tensors="pt")
+    made = tokens(
+        texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+    )
     ids: torch.Tensor = made.input_ids
     return ids
 
