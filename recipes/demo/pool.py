@@ -15,10 +15,9 @@ from torch import Tensor
 from recipes.demo import captions, edits
 from recipes.demo.autoencoder import levels_of
 from recipes.demo.drawing import draw
-from recipes.demo.scenes import Scene, sample_training
+from recipes.demo.scenes import sample_training
 
 EDIT_SHARE = 0.35
-PAIR_TILT = 0.12  # of the scenes are drawn again until they are pairs
 NO_TEXT_SHARE = 0.1
 NO_SOURCE_SHARE = 0.05
 
@@ -32,20 +31,9 @@ class Batch:
     sources: Tensor
 
 
-def _scene(rng: random.Random) -> Scene:
-    """Draw a training scene: landscapes, learnt first, less often; pairs, learnt last, more."""
-    scene = sample_training(rng)
-    if scene.time and len(scene.things) < 2 and rng.random() < 0.5:
-        scene = sample_training(rng)
-    if rng.random() < PAIR_TILT:
-        while len(scene.things) < 2:
-            scene = sample_training(rng)
-    return scene
-
-
 def _edit(rng: random.Random) -> edits.Edit:
     while True:
-        edit = edits.choose(_scene(rng), rng)
+        edit = edits.choose(sample_training(rng), rng)
         if edit is not None and not edit.held_out():
             return edit
 
