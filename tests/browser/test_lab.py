@@ -46,7 +46,7 @@ def test_stop_ends_a_cell_that_waits_and_what_is_done_is_shown(
     page = opened(front_end, f"stop-{front_end}.ipynb", LOAD, cell, "len(mine.paths)")
     page.run(0)
     page.run(1)
-    page.outputs(1).filter(has_text="1 / 3").first.wait_for()
+    page.outputs(1).filter(has_text="1 of 3 images").first.wait_for()
     page.screenshot(screenshots / f"{front_end}-running.png")
     if front_end == "lab":
         page.tab.locator('[data-command="notebook:interrupt-kernel"]').first.click()
@@ -70,10 +70,10 @@ def test_a_cell_says_at_once_that_it_runs_and_counts(opened, server, screenshots
     page.run(0)
     page.wait_for_end(0)
     page.run(1)
-    line = page.outputs(1).filter(has_text=re.compile(r"\d / 4"))
+    line = page.outputs(1).filter(has_text=re.compile(r"\d of 4 images"))
     line.wait_for(timeout=1_500)
     page.screenshot(screenshots / "lab-progress.png")
-    page.outputs(1).filter(has_text=re.compile(r"2 / 4")).wait_for()
+    page.outputs(1).filter(has_text=re.compile(r"2 of 4 images")).wait_for()
     page.wait_for_end(1)
     page.wait_for_images(1, 4)
     assert page.cell(1).locator("progress").count() == 0
