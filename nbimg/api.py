@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from nbimg import session
+from nbimg import inputs, session
 from nbimg.config import SETTINGS
-from nbimg.errors import InputError, OptionError
+from nbimg.errors import ImageInputError, OptionError
 from nbimg.job import Job
 from nbimg.keys import PROVIDER_KEYS
 from nbimg.notebook.live import watch
@@ -89,7 +89,7 @@ def edit(
         InputError: When prompts and images do not pair, or an image cannot be read.
     """
     requests = _edits(image, prompt, mode, options)
-    results = watch(_submitted(requests, "edit", options))
+    results = watch(_submitted(requests, "edit", options, lenient=len(requests) > 1))
     return session.raised(results) if len(requests) == 1 else results
 
 
@@ -98,7 +98,7 @@ async def aedit(
 ) -> ResultSet:
     """`edit`, awaited."""
     requests = _edits(image, prompt, mode, options)
-    results = await _submitted(requests, "edit", options)
+    results = await _submitted(requests, "edit", options, lenient=len(requests) > 1)
     return session.raised(results) if len(requests) == 1 else results
 
 
@@ -124,7 +124,8 @@ def submit(prompt: Prompt | Sequence[Prompt], **options: Any) -> Job:
         A job: `job.wait()`, `await job`, `job.cancel()`, `job.results`.
     """
     fields, _ = split_keywords(options)
-    return _submitted([_request(item, fields) for item in _listed(prompt)], "generate", options)
+    requests = [_request(item, fields) for item in _listed(prompt)]
+    return _submitted(requests, "generate", options, lenient=_several(prompt))
 
 
 def about() -> dict[str, Any]:
@@ -179,34 +180,31 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _listed(prompt: Any) -> list[Any]:
-    return list(prompt) if _several(prompt) else [prompt]
+    if not _several(prompt):
+        return [prompt]
+    if not isinstance(prompt, Iterable):
+        raise OptionError(f"a prompt is a text, a Request or a dict, not {type(prompt).__name__}.")
+    return list(prompt)
 
 
 def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> list[Request]:
     fields, _ = split_keywords(options)
-    several = isinstance(image, Sequence) and not isinstance(image, str | bytes)
-    images = list(image) if several else [image]
-    prompts = _listed(prompt)
-    if mode == "combine":
-        return [_request(item, fields).but(image=tuple(images)) for item in prompts]
-    if len(prompts) == 1:
-        prompts = prompts * len(images)
-    if len(prompts) != len(images):
-        raise InputError(
-            f"{len(prompts)} prompts do not pair with {len(images)} images.",
-            hint="Give one prompt for all, or one for each image.",
-        )
-    return [
-        _request(item, fields).but(image=(picture,))
-        for item, picture in zip(prompts, images, strict=True)
-    ]
+    requests = [_request(item, fields) for item in _listed(prompt)]
+    images = inputs.several(image)
+    if not images:
+        raise ImageInputError("there is no image to edit.")
+    return inputs.pair(requests, images, combine=mode == "combine")
 
 
-def _submitted(requests: Sequence[Request], task: str, options: Mapping[str, Any]) -> Job:
+def _submitted(
+    requests: Sequence[Request], task: str, options: Mapping[str, Any], *, lenient: bool
+) -> Job:
     _, call = split_keywords(options)
     for name, value in call.items():
         if name not in _CALL and value:  # --dry-run that is not heard would cost money
             raise OptionError(f"{name} is an option of cells only.", allowed=_CALL)
     known = {name: value for name, value in call.items() if name in _CALL}
     groups = (0,) * len(requests) if task == "edit" else ()
-    return session.default().submit(requests, CallOptions(task=task, groups=groups, **known))
+    return session.default().submit(
+        requests, CallOptions(task=task, groups=groups, lenient=lenient, **known)
+    )

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from nbimg import pixels
-from nbimg.errors import ImageInputError, UnknownNameError
-from nbimg.types import ImageRecord, InputImage, Result
+from nbimg.errors import ImageInputError, InputError, UnknownNameError
+from nbimg.types import ImageRecord, InputImage, Request, Result
 
-__all__ = ["clean", "expand_paths", "is_url", "read"]
+__all__ = ["clean", "expand_paths", "is_url", "pair", "read", "several"]
 
 _IMAGE_SUFFIXES = tuple(pixels.MIMES)
 #: Where Pillow puts XMP and IPTC, which may say where a picture was taken.
@@ -43,29 +43,64 @@ def expand_paths(words: Iterable[str], names: Mapping[str, Any]) -> list[Any]:
     for word in words:
         variable = word[1:-1] if word.startswith("{") and word.endswith("}") else word
         path = _path(word)
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207  # absolute ones too
         if is_url(word) or path.is_file():
-            found.append(word)
+            some: list[Any] = [word]
         elif path.is_dir():
-            found += sorted(
-                str(item) for item in path.iterdir() if item.suffix.lower() in _IMAGE_SUFFIXES
-            )
-        elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  # absolute ones too
-            found += matches
+            some = several(path)
+        elif files := sorted(match for match in matches if Path(match).is_file()):
+            some = list(files)
         elif variable in names:
-            found += _several(names[variable])
+            some = several(names[variable])
         else:
-            near = [item.name for item in _siblings(path)]
-            raise UnknownNameError("image file or variable", word, known=[*near, *names])
+            near = [str(path.with_name(item.name)) for item in _siblings(path)]
+            own = [name for name in names if not name.startswith("_")]
+            raise UnknownNameError("image file or variable", word, known=[*near, *own])
+        if not some:
+            raise ImageInputError(f"{word} holds no images.")
+        found += some
     return found
 
 
-def _several(value: Any) -> list[Any]:
-    """The images in a value: a list or a result set holds many, anything else is one."""
+def several(value: Any) -> list[Any]:
+    """Return the images in a value: a list, a result or a folder holds many, anything else is one."""
     if isinstance(value, Result):
         return list(value.images)
+    if isinstance(value, str | Path) and not is_url(value) and (folder := _path(value)).is_dir():
+        return sorted(
+            str(item)
+            for item in folder.iterdir()
+            if item.suffix.lower() in _IMAGE_SUFFIXES and item.is_file()
+        )
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return [value]
-    return [image for item in value for image in _several(item)]
+    return [image for item in value for image in several(item)]
+
+
+def pair(requests: Sequence[Request], images: Sequence[Any], *, combine: bool) -> list[Request]:
+    """Give every request its images, before those that it names itself.
+
+    Args:
+        requests: One for all images, or one for each.
+        images: What is edited, in order.
+        combine: Whether all images are references of every request.
+
+    Raises:
+        InputError: When requests and images do not pair.
+    """
+    if combine:
+        return [request.but(image=(*images, *request.image)) for request in requests]
+    if len(requests) == 1:
+        requests = [requests[0]] * len(images)
+    if len(requests) != len(images):
+        raise InputError(
+            f"{len(requests)} prompts do not pair with {len(images)} images.",
+            hint="Give one prompt for all, or one for each image.",
+        )
+    return [
+        request.but(image=(image, *request.image))
+        for request, image in zip(requests, images, strict=True)
+    ]
 
 
 def _path(value: str | Path) -> Path:

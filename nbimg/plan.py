@@ -86,6 +86,8 @@ class _Fit:
 
     def __init__(self, request: Request, ref: ModelRef, can: Capabilities) -> None:
         self.request, self.ref, self.can = request, ref, can
+        if not request.prompt.strip() and not request.image and "prompt" not in request.params:
+            raise InputError("the prompt is empty.", hint="Say what the picture shows.")
         self.arguments: dict[str, Any] = {}
         self.notices: list[str] = []
 

@@ -78,9 +78,6 @@ class Planner:
             groups: A number a request; those with the same one share the base seed that is drawn, so
                 that only what they fan out over differs. Empty: each has its own.
             policy: How often a provider is asked.
-
-        Raises:
-            NbimgError: When there is no task that can be sent: the first reason.
         """
         chosen: dict[tuple[str | None, str], Choice] = {}
         can: dict[ModelRef, Capabilities | NbimgError] = {}
@@ -102,8 +99,6 @@ class Planner:
                     tasks.append(plan(index, request, choice.ref, takes, seed=seed))
             except NbimgError as error:
                 refused[index] = error
-        if refused and not tasks:
-            raise refused[min(refused)]
         note = next((choice.note for choice in chosen.values() if choice.note), None)
         return Plan(tuple(tasks), refused, note)
 

@@ -218,7 +218,7 @@ class ResultSet(Sequence[Result]):
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        return render_text(self._results)
+        return render_text(self._results, note=self._note)
 
     def _repr_mimebundle_(
         self,

@@ -52,6 +52,8 @@ class CallOptions:
         timeout: Bound on each call of a task, in seconds.
         url_only: Keep the provider's addresses, download nothing.
         columns: Columns of the grid.
+        lenient: Whether a call of which no task can be sent returns its failures, as a list does, and
+            does not raise the first of them.
     """
 
     task: str = "generate"
@@ -63,6 +65,7 @@ class CallOptions:
     timeout: float | None = None
     url_only: bool = False
     columns: int | None = None
+    lenient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Session:
         self.registry = Registry(Context(self.settings, self.keys))
         self.portal = Portal()
         self._limits = Limits(self.settings)
+        self._lock = threading.Lock()
         self._places: dict[Path, _Place] = {}
         self._intake = Intake()
         self._planner = Planner(self.settings, self.keys, self.registry)
@@ -131,12 +135,13 @@ class Session:
 
     def _place(self) -> _Place:
         folder = Path(self.settings.get("output_dir")).expanduser().absolute()
-        if folder not in self._places:
-            store = Store(folder)
-            journal = Journal(store.hidden / "journal.sqlite3")
-            engine = Engine(self.registry, store, journal, self._limits)
-            self._places[folder] = _Place(store, journal, engine)
-        return self._places[folder]
+        with self._lock:
+            if folder not in self._places:
+                store = Store(folder)
+                journal = Journal(store.hidden / "journal.sqlite3")
+                engine = Engine(self.registry, store, journal, self._limits)
+                self._places[folder] = _Place(store, journal, engine)
+            return self._places[folder]
 
     async def _prepared(
         self,
@@ -182,6 +187,8 @@ class Session:
             planning.cancel()
             return ResultSet([_cancelled(*item) for item in enumerate(requests)])
         planned = await planning
+        if planned.refused and not planned.tasks and not options.lenient:
+            raise planned.refused[min(planned.refused)]
         emit(
             PlannedEvent(
                 tasks=len(requests),

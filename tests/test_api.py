@@ -2,6 +2,7 @@ import asyncio
 import gc
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -250,3 +251,56 @@ def test_the_line_about_the_model_is_shown_once_in_a_kernel(server):
 
 def test_the_price_of_the_catalogue_is_what_a_task_costs(flux):
     assert nbimg.generate("a cat", n=2)[0].cost_usd == pytest.approx(0.05)
+
+
+def test_a_list_of_which_no_task_can_be_sent_returns_its_failures(flux):
+    results = nbimg.batch(
+        [{"prompt": "a", "image": ["nope.png"]}, {"prompt": "b", "image": ["no.png"]}]
+    )
+    assert [result.status for result in results] == [Status.FAILED, Status.FAILED]
+    assert "nope.png" in results[0].error.message
+    assert flux.jobs == []
+
+
+def test_an_empty_prompt_is_not_paid_for(flux):
+    with pytest.raises(InputError, match="the prompt is empty"):
+        nbimg.generate("  ")
+    assert flux.jobs == []
+
+
+def test_a_prompt_that_is_no_text_is_one_clear_line(flux):
+    for wrong in (5, None):
+        with pytest.raises(InputError, match="a prompt is a text"):
+            nbimg.generate(wrong)
+
+
+def test_every_image_of_a_result_is_edited_and_a_task_keeps_its_own_reference(flux):
+    made = nbimg.generate("a cat", n=2)
+    edited = nbimg.edit(made, "make it night", model="replicate:qwen/qwen-image-edit-plus")
+    assert len(edited) == 2
+    own = {"prompt": "like this one", "image": str(made.paths[1])}
+    both = nbimg.edit(made.paths[0], own, model="replicate:qwen/qwen-image-edit-plus")
+    assert len(both[0].request.image) == 2
+
+
+def test_a_folder_is_all_the_images_in_it(flux):
+    made = nbimg.generate("a cat", n=2)
+    made.save("cats")
+    edited = nbimg.edit("cats", "make it night", model="replicate:qwen/qwen-image-edit-plus")
+    assert len(edited.ok) == 2
+
+
+def test_threads_that_come_first_share_one_journal(flux):
+    own = session.default()
+    with ThreadPoolExecutor(8) as pool:
+        places = list(pool.map(lambda _: own._place(), range(8)))
+    assert len({id(place.journal) for place in places}) == 1
+
+
+def test_the_text_says_what_was_dropped(flux):
+    assert "negative prompt" in repr(nbimg.generate("a cat", negative="dogs"))
+
+
+def test_a_time_out_holds_for_this_machine_too():
+    with pytest.raises(GenerationError, match=r"time-out of 0\.01 s"):
+        nbimg.generate("a cat", model="demo", timeout=0.01)

@@ -127,3 +127,18 @@ def test_words_become_images_in_order():
     ]  # fmt: skip
     with pytest.raises(UnknownNameError, match="shot"):
         inputs.expand_paths(["shoot"], names)
+
+
+def test_a_folder_or_variable_without_images_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for word, names in (("empty", {}), ("none", {"none": []})):
+        with pytest.raises(ImageInputError, match="holds no images"):
+            inputs.expand_paths([word], names)
+
+
+def test_a_path_in_a_folder_is_answered_with_the_nearest_path(tmp_path):
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "p0.png").write_bytes(b"x")
+    with pytest.raises(UnknownNameError) as caught:
+        inputs.expand_paths(["pics/po.png"], {"open": open, "_private": 1})
+    assert caught.value.closest == (str(Path("pics") / "p0.png"),)

@@ -30,6 +30,7 @@ SHEET_MAX_BYTES = 120_000
 SHEET_IMAGE_BYTES = 3_500
 SHEET_MIN_BYTES = 1_500
 TEXT_LINES = 200
+NOTICES = 6  # lines of text about what was translated or dropped
 
 
 def bundle(
@@ -67,7 +68,10 @@ def bundle(
         base=base,
     )
     page = grid.render(plan)
-    data: dict[str, Any] = {"text/html": str(page), "text/plain": render_text(results, base=base)}
+    data: dict[str, Any] = {
+        "text/html": str(page),
+        "text/plain": render_text(results, base=base, note=note),
+    }
     metadata: dict[str, Any] = {}
     sheet = _sheet(plan, len(json.dumps(data, ensure_ascii=False).encode("utf-8")))
     if sheet is not None:
@@ -82,12 +86,15 @@ def bundle(
     return data, metadata
 
 
-def render_text(results: Sequence[Result], *, base: Path | None = None) -> str:
-    """Return the results as text: one line of numbers, then one line an image.
+def render_text(
+    results: Sequence[Result], *, base: Path | None = None, note: str | None = None
+) -> str:
+    """Return the results as text: one line of numbers, one line an image, then what to know.
 
     Args:
         results: In the order of the tasks.
         base: Folder that paths are shown relative to; the working folder by default.
+        note: A last line.
     """
     base = Path.cwd() if base is None else base
     lines = []
@@ -95,7 +102,9 @@ def render_text(results: Sequence[Result], *, base: Path | None = None) -> str:
         lines += _lines(result, base)
     if len(lines) > TEXT_LINES:
         lines = [*lines[:TEXT_LINES], f"… and {len(lines) - TEXT_LINES:,} more"]
-    return "\n".join([clean(grid.summary(results)), *lines])
+    notices = list(dict.fromkeys(text for result in results for text in result.notices))
+    told = [clean(words.shorten(text, 300)) for text in (*notices[:NOTICES], note) if text]
+    return "\n".join([clean(grid.summary(results)), *lines, *told])
 
 
 def _lines(result: Result, base: Path) -> list[str]:

@@ -41,11 +41,11 @@ def render_plan(plan: _Plan) -> str:
         call = task.calls[0]
         values = json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
         prompt = words.shorten(task.request.prompt, 60)
-        lines.append(f"{task.index:4}  {task.ref}  × {task.request.n}  {prompt!r}  {values}")
+        lines.append(f"{task.index + 1:4}  {task.ref}  × {task.request.n}  {prompt!r}  {values}")
         lines += [f"      {notice}" for notice in task.notices]
     if len(plan.tasks) > SHOWN:
         lines.append(f"      … and {len(plan.tasks) - SHOWN} more")
-    lines += [f"{index:4}  cannot be sent: {error}" for index, error in plan.refused.items()]
+    lines += [f"{index + 1:4}  cannot be sent: {error}" for index, error in plan.refused.items()]
     if plan.note:
         lines.append(plan.note)
     return "\n".join(lines)

@@ -240,7 +240,7 @@ def _width(shape: float, across: int, rows: Sequence[str]) -> int:
 
 
 def _models(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(tiles.model_name(result.model) for result in results))
+    return list(dict.fromkeys(tiles.model_name(result.model) for result in results if result.model))
 
 
 def _sizes(results: Sequence[Result]) -> list[str]:

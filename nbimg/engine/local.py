@@ -6,6 +6,7 @@ Must not: let one image that cannot be saved cost another.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from dataclasses import replace
 from nbimg.backends.base import Call, LocalBackend
 from nbimg.engine.batch import BatchRun
 from nbimg.engine.task import Task
-from nbimg.errors import NbimgError, ReplyError
+from nbimg.errors import JobFailedError, NbimgError, ReplyError
 from nbimg.events import Event
 from nbimg.types import EncodedImage
 
@@ -29,6 +30,7 @@ Member = tuple[Task, int, Call]
 async def run_local(run: BatchRun, backend: LocalBackend, members: Sequence[Member]) -> None:
     """Make the images of `members` in one call; every way it can end is written down."""
     at = time.time()
+    failure: Exception
 
     def report(position: int, event: Event) -> None:
         run.emit(replace(event, task=members[position][0].planned.index))
@@ -37,10 +39,16 @@ async def run_local(run: BatchRun, backend: LocalBackend, members: Sequence[Memb
         async with run.lanes[backend.name].permit():
             for task, _, _ in members:
                 run.start(task)
-            async for position, image in backend.generate([m[2] for m in members], report):
-                await _keep(run, at, members[position], image)
+            async with asyncio.timeout(run.batch.timeout_s):
+                async for position, image in backend.generate([m[2] for m in members], report):
+                    await _keep(run, at, members[position], image)
+    except TimeoutError:
+        failure = JobFailedError(
+            f"not finished within the time-out of {run.batch.timeout_s or 0:g} s.",
+            backend=backend.name,
+        )
     except NbimgError as error:
-        failure: Exception = error
+        failure = error
     except Exception as error:  # a defect in a plug-in must not cost the other tasks
         log.exception("%s failed unexpectedly", backend.name)
         failure = error

@@ -7,7 +7,7 @@ draw by itself; each is a module of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,7 @@ def _run(magic: str, line: str, body: str | None, shell: Any, session: Session) 
     )
     if magic == "imgedit":
         images = inputs.expand_paths(spec.images, names)
-        requests = _edits(requests, images, combine=call.get("mode") == "combine")
+        requests = inputs.pair(requests, images, combine=call.get("mode") == "combine")
         same = (0,) * len(requests)
         options = replace(options, task="edit", groups=same, rows=(), columns_labels=())
     if call.get("dry_run"):
@@ -123,25 +123,11 @@ def _with_images(request: Request, names: Mapping[str, Any]) -> Request:
         return request
     mask = None
     if request.mask is not None:
-        mask = inputs.expand_paths([request.mask], names)[0]
+        masks = inputs.expand_paths([request.mask], names)
+        if len(masks) != 1:
+            raise InputError(f"--mask {request.mask} holds {len(masks)} images, not one.")
+        mask = masks[0]
     return request.but(image=tuple(inputs.expand_paths(request.image, names)), mask=mask)
-
-
-def _edits(requests: Sequence[Request], images: Sequence[Any], *, combine: bool) -> list[Request]:
-    """Pair prompts and inputs: one prompt for all, or as many prompts as inputs, in order."""
-    if combine:
-        return [request.but(image=(*images, *request.image)) for request in requests]
-    if len(requests) == 1:
-        requests = [requests[0]] * len(images)
-    if len(requests) != len(images):
-        raise InputError(
-            f"{len(requests)} prompts do not pair with {len(images)} images.",
-            hint="Give one prompt for all, or one for each image.",
-        )
-    return [
-        request.but(image=(image, *request.image))
-        for request, image in zip(requests, images, strict=True)
-    ]
 
 
 def _judge(results: ResultSet, *, strict: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -126,8 +127,11 @@ class Live:
 
 
 def watch(job: Job) -> ResultSet:
-    """Wait for a job with its progress on the screen, and leave nothing behind."""
-    live = Live()
+    """Wait for a job with its progress on the screen, and leave nothing behind.
+
+    In another thread than the main one nothing is drawn: it would stand under whatever cell runs.
+    """
+    live = Live(quiet=threading.current_thread() is not threading.main_thread())
     try:
         return live.watch(job)
     finally:
