@@ -21,7 +21,7 @@ from nbimg import pixels
 from nbimg.backends.base import Call
 from nbimg.errors import JobFailedError, ReplyError
 from nbimg.events import Event, Step
-from nbimg.local.pipelines import needed
+from nbimg.local.pipelines import needed, quiet
 from nbimg.types import EncodedImage
 
 __all__ = ["StoppedError", "run"]
@@ -114,7 +114,7 @@ def _call(
     step(0, total)
     generators = [torch.Generator("cpu").manual_seed(call.seed or 0) for call in calls]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet():  # a long prompt would be printed whole
             out = pipe(prompt=[call.prompt for call in calls], generator=generators, **arguments)
     except StoppedError:
         raise

@@ -22,7 +22,7 @@ from nbimg.local.manifest import Manifest
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Pipelines", "best_device", "installed", "needed"]
+__all__ = ["Pipelines", "best_device", "installed", "needed", "quiet"]
 
 
 def needed() -> tuple[Any, Any]:
@@ -95,7 +95,7 @@ class Pipelines:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what the libraries say while they load out of the notebook, errors excepted."""
     names = ("diffusers", "transformers")
     for name in names:  # each sets its own level when it is first imported
@@ -121,7 +121,7 @@ def _quiet() -> Iterator[None]:
 
 def _load(manifest: Manifest, device: str, dtype: torch.dtype) -> Any:
     _, diffusers = needed()
-    with _quiet():
+    with quiet():
         kind = getattr(diffusers, manifest.pipeline, None)
     if kind is None:
         raise SetupError(
@@ -131,7 +131,7 @@ def _load(manifest: Manifest, device: str, dtype: torch.dtype) -> Any:
     major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
     number = {"dtype" if (major, minor) >= (0, 42) else "torch_dtype": dtype}
     try:
-        with _quiet():
+        with quiet():
             pipe = kind.from_pretrained(
                 manifest.folder, use_safetensors=True, local_files_only=True, **number
             )
@@ -158,7 +158,7 @@ def _sliced(pipe: Any) -> Any:
     weights = dict(unet.state_dict())
     weights["conv_in.weight"] = weights["conv_in.weight"][:, :half].clone()
     slim.load_state_dict(weights, assign=True)
-    with _quiet():
+    with quiet():
         made = _made(diffusers, pipe, slim)
     made.set_progress_bar_config(disable=True)
     return made

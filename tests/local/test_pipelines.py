@@ -182,3 +182,9 @@ def test_the_shipped_weights_are_small():
     weights = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
     assert 1_000_000 < weights < 10_500_000
     assert not [path for path in files if path.suffix in {".bin", ".pt", ".pkl", ".py"}]
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_not_printed(capfd):
+    (_, image), *_ = run("generate", calls("a red house " * 200))
+    assert pixels.probe(image.data).width == 192
+    assert "house house" not in "".join(capfd.readouterr()).replace("a red ", "")
