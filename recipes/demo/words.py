@@ -4,21 +4,20 @@ Words outside the grammar fall into letters or into the pieces they share with k
 it has never seen become the end-of-text token. Nothing a user types can make it fail.
 """
 
-import json
 import random
 import re
 import string
+from collections import Counter
+from itertools import pairwise
 
 import torch
-from tokenizers import Tokenizer as Pieces
-from tokenizers import models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from recipes.demo import captions, edits, scenes
 
 LENGTH = 24  # tokens in a caption, start and end included
 WIDTH = 128
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
 def known() -> list[str]:
@@ -49,30 +48,30 @@ def known() -> list[str]:
     return sorted(words)
 
 
+def _merges(words: list[str]) -> list[tuple[str, str]]:
+    """Return byte-pair merges that make each word one piece, the commonest pair first.
+
+    Ties go by the alphabet: libraries leave them to chance, and a vocabulary that changes from run
+    to run turns trained words into each other.
+    """
+    spelled = [[*word[:-1], word[-1] + WORD_END] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for pieces in spelled for pair in pairwise(pieces)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for pieces in spelled:
+            for place in range(len(pieces) - 2, -1, -1):
+                if (pieces[place], pieces[place + 1]) == best:
+                    pieces[place : place + 2] = ["".join(best)]
+    return merges
+
+
 def tokenizer() -> CLIPTokenizer:
     """Build the tokenizer: byte-pair merges learnt from the list of known words."""
-    pieces = Pieces(models.BPE(end_of_word_suffix="</w>"))
-    pieces.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    letters = list(string.ascii_lowercase + string.digits + ",.!?'-\":;")
-    words = known()
-    spelled = [*words * 8, *letters, *(letter + "x" for letter in letters)]
-    pieces.train_from_iterator(
-        spelled,
-        trainers.BpeTrainer(
-            vocab_size=4096, min_frequency=2, end_of_word_suffix="</w>", show_progress=False
-        ),
-    )
-    model = json.loads(pieces.to_str())["model"]
-    merges = [
-        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
-        for pair in model["merges"]
-    ]
-    vocabulary = {START: 0, END: 1}
-    for token in sorted(model["vocab"], key=lambda token: model["vocab"][token]):
-        vocabulary.setdefault(token, len(vocabulary))
-    for letter in letters:
-        vocabulary.setdefault(letter, len(vocabulary))
-        vocabulary.setdefault(letter + "</w>", len(vocabulary))
+    merges = _merges(known())
+    signs = string.ascii_lowercase + string.digits + ",.!?'-\":;"
+    tokens = [START, END, *signs, *(sign + WORD_END for sign in signs), *map("".join, merges)]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
 
 
