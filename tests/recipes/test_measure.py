@@ -1,14 +1,15 @@
 """The rules that judge pictures are right on true drawings and see what is wrong."""
 
+import json
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+pytest.importorskip("diffusers")
 
-from recipes.demo import measure, scenes, words
+from recipes.demo import export, measure, scenes, words
 from recipes.demo.drawing import Place, draw
 from recipes.demo.judge import canonical
 
@@ -53,3 +54,11 @@ def test_wrong_drawings_fail() -> None:
 
 def test_each_known_word_is_one_token_and_odd_text_is_harmless() -> None:
     words.check(words.tokenizer())
+
+
+def test_the_shipped_words_are_the_words_of_the_recipe() -> None:
+    path = export.WEIGHTS / "tokenizer" / "tokenizer.json"
+    shipped = json.loads(path.read_text(encoding="utf-8"))["model"]
+    built = json.loads(words.tokenizer().backend_tokenizer.to_str())["model"]
+    assert shipped["vocab"] == built["vocab"]
+    assert shipped["merges"] == built["merges"]
