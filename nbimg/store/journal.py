@@ -1,260 +1,285 @@
 """The journal: what was sent and may be paid for, on disk before anything waits for it.
 
 Stage: below the engine. Comes in: an intent before each create, the job id after it, the outcome at the
-end. Goes out: what a dead kernel left behind. Must not: talk to a provider.
+end. Goes out: what a dead kernel left behind, and what was made before. Must not: talk to a provider.
 
-All writes go through one thread that puts whatever has gathered meanwhile into one transaction, so that
-a thousand tasks do not wait for a thousand flushes of the disk. A write is on disk when its `await`
-returns (`synchronous=FULL`).
+A write is on disk when its `await` returns. Several kernels may have the same journal open; each batch has
+one owner, and what a dead owner leaves is taken over by exactly one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import queue
-import socket
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from nbimg.backends.base import Call
 from nbimg.errors import StoreWriteError
-from nbimg.types import ModelRef, Request, Result
+from nbimg.store.database import Database, read
+from nbimg.store.left import Left, left, owners, remainders
+from nbimg.store.owner import PATIENCE_S, Owner, alive
+from nbimg.store.rows import Claimed, ClaimedTask, Form, Row, SentCall
+from nbimg.store.schema import SPAN
+from nbimg.store.writer import Writer
+from nbimg.types import ImageRecord, Result, Status
 
-__all__ = ["Journal", "Left"]
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["Claimed", "ClaimedTask", "Journal", "Left", "Row", "SentCall", "left"]
 
 T = TypeVar("T")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS batch (
-    id TEXT PRIMARY KEY, at_utc REAL NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
-    state TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS task (
-    batch TEXT NOT NULL REFERENCES batch(id), task INTEGER NOT NULL, request TEXT NOT NULL,
-    result TEXT, PRIMARY KEY (batch, task)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS call (
-    id INTEGER PRIMARY KEY, batch TEXT NOT NULL REFERENCES batch(id), task INTEGER NOT NULL,
-    variant INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER,
-    state TEXT NOT NULL, job_id TEXT, at_utc REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS open_calls ON call(state) WHERE state IN ('intended', 'submitted');
-PRAGMA user_version = 1;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A call that was begun and never settled.
-
-    Attributes:
-        batch: Id of its batch.
-        task: Index of its task.
-        variant: 0-based number of the call in its task.
-        provider: Name of the backend.
-        model: The provider's model id.
-        job_id: The provider's id; None when the create's answer never arrived.
-        state: `intended` or `submitted`.
-    """
-
-    batch: str
-    task: int
-    variant: int
-    provider: str
-    model: str
-    job_id: str | None
-    state: str
-
-
-@dataclass(slots=True)
-class _Write:
-    run: Callable[[sqlite3.Connection], Any]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+_BEGIN = "INSERT INTO batch (id, at_utc, owner, state, about) VALUES (?, ?, ?, 'running', ?)"
+_BEGIN_TASK = "INSERT INTO task (id, request, model, seed, calls, slot) VALUES (?, ?, ?, ?, ?, ?)"
+_INTEND = """
+INSERT INTO call (task, variant, provider, model, alias, seed, count, arguments, image_field,
+    mask_field, state, at_utc)
+VALUES ((SELECT number << 24 FROM batch WHERE id = ?) + ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'intended', ?)"""
+#: A call may have been settled before this arrives, when whoever waited for it was stopped.
+_SUBMITTED = """
+UPDATE call SET job_id = ?, state = iif(state IN ('intended', 'unknown'), 'submitted', state)
+WHERE number = ?"""
+_SETTLED = "UPDATE call SET state = ?, images = coalesce(?, images) WHERE number = ?"
+_FINISHED = """
+UPDATE task SET result = ?, ok = ? WHERE id = (SELECT number << 24 FROM batch WHERE id = ?) + ?"""
+_FIND = """
+SELECT task.slot, result, task.id, request FROM task JOIN (
+    SELECT max(id) AS id FROM task WHERE ok = 1 AND slot IN (SELECT value FROM json_each(?))
+    GROUP BY slot) AS newest ON newest.id = task.id"""
+_CALLS = """
+SELECT task, number, variant, provider, model, alias, seed, count, arguments, image_field, mask_field,
+    state, job_id, at_utc, images FROM call WHERE task >= ? AND task < ? ORDER BY number"""
 
 
 class Journal:
     """The journal of one output folder; several kernels may have it open.
 
     Args:
-        path: The database file.
+        path: The database file; the output folder is the one that its folder is in.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._owner = Owner(owners(path))
+        self._form = Form(path.parent.parent)
+        self._writer = Writer(Database(path))
+        self._missed: list[tuple[str, tuple[Any, ...]]] = []  # what a full disk did not take
 
-    async def begin(self, batch: str, requests: Mapping[int, Request]) -> None:
-        """Write down a batch and its tasks, index → request, before any is sent."""
-        rows = [(batch, index, json.dumps(r.to_dict())) for index, r in requests.items()]
+    # ------------------------------------------------------------------ what happens
+
+    async def begin(self, batch: str, tasks: Sequence[Row], *, about: Mapping[str, Any]) -> None:
+        """Write down a batch and its tasks before any is sent; this process is its owner.
+
+        Args:
+            batch: A name that no other batch has.
+            tasks: In any order.
+            about: What `claim` is to give back with the batch; JSON data.
+
+        Raises:
+            StoreWriteError: When it cannot be written: then nothing may be sent.
+        """
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO batch VALUES (?, ?, ?, ?, 'open')",
-                (batch, time.time(), socket.gethostname(), os.getpid()),
+            row = (batch, time.time(), self._owner.hold(), self._form.encode(dict(about)))
+            first = (db.execute(_BEGIN, row).lastrowid or 0) * SPAN
+            request = self._form.request
+            rows = (
+                (first + t.index, request(t.request), t.model, t.seed, t.calls, t.slot)
+                for t in tasks
             )
-            db.executemany("INSERT INTO task (batch, task, request) VALUES (?, ?, ?)", rows)
+            db.executemany(_BEGIN_TASK, rows)
 
-        await self._do(write)
+        await self._writer.do(write)
 
-    async def intend(
-        self, batch: str, task: int, variant: int, ref: ModelRef, seed: int | None
-    ) -> int:
-        """Write down that a job is about to be created; return the number of the call."""
-        row = (batch, task, variant, ref.provider, ref.model, seed, time.time())
+    async def intend(self, batch: str, task: int, variant: int, call: Call) -> int:
+        """Write down that a call is about to be sent.
 
-        def write(db: sqlite3.Connection) -> int:
-            cursor = db.execute(
-                "INSERT INTO call (batch, task, variant, provider, model, seed, state, at_utc) "
-                "VALUES (?, ?, ?, ?, ?, ?, 'intended', ?)",
-                row,
-            )
-            assert cursor.lastrowid is not None
-            return cursor.lastrowid
+        Args:
+            batch: Its batch.
+            task: Index of its task.
+            variant: 0-based number of the call in its task.
+            call: What will be sent; its prompt and images are those of the task's request.
 
-        return await self._do(write)
-
-    async def submitted(self, call: int, job_id: str) -> None:
-        """Write down the provider's id of a job, before anything waits for it."""
-        await self._do(
-            lambda db: db.execute(
-                "UPDATE call SET state = 'submitted', job_id = ? WHERE id = ?", (job_id, call)
-            )
+        Returns:
+            The number of the call.
+        """
+        ref = call.ref
+        row = (
+            *(batch, task, variant, ref.provider, ref.model, ref.alias, call.seed, call.count),
+            *(self._form.encode(call.arguments), call.image_field, call.mask_field, time.time()),
         )
+        return await self._writer.do(lambda db: int(db.execute(_INTEND, row).lastrowid or 0))
 
-    async def settled(self, call: int, state: str) -> None:
-        """Write down how a call ended: `done`, `failed`, `cancelled` or `unknown`."""
-        await self._do(
-            lambda db: db.execute("UPDATE call SET state = ? WHERE id = ?", (state, call))
-        )
+    async def submitted(self, number: int, job_id: str) -> None:
+        """Write down the provider's id of a call, before anything waits for it."""
+        await self._told(_SUBMITTED, (job_id, number))
+
+    async def settled(self, number: int, state: str, images: Sequence[ImageRecord] = ()) -> None:
+        """Write down how a call ended: `done`, `failed`, `cancelled`, `unknown` or `absent`."""
+        row = (state, self._form.encode(images) if images else None, number)
+        await self._told(_SETTLED, row)
 
     async def finished(self, batch: str, result: Result) -> None:
-        """Write down what became of a task."""
-        row = (json.dumps(result.to_dict()), batch, result.index)
-        await self._do(
-            lambda db: db.execute("UPDATE task SET result = ? WHERE batch = ? AND task = ?", row)
-        )
+        """Write down what became of a task; its request is the one that the batch began with."""
+        row = self._result(batch, result)
+        await self._writer.do(lambda db: _change(db, _FINISHED, row))
+
+    async def ended(
+        self, number: int, images: Sequence[ImageRecord], batch: str, result: Result
+    ) -> None:
+        """Write down in one piece that a call is done and its task with it."""
+        call = ("done", self._form.encode(images) if images else None, number)
+        task = self._result(batch, result)
+
+        def write(db: sqlite3.Connection) -> None:
+            _change(db, _SETTLED, call)
+            _change(db, _FINISHED, task)
+
+        await self._writer.do(write)
 
     async def end(self, batch: str, state: str) -> None:
-        """Write down how a batch ended: `done` or `cancelled`."""
-        await self._do(
-            lambda db: db.execute("UPDATE batch SET state = ? WHERE id = ?", (state, batch))
+        """Write down that nobody runs a batch any more.
+
+        Args:
+            batch: Its name.
+            state: `done`, `cancelled`, or `open`: some tasks were never sent.
+        """
+        statement = "UPDATE batch SET state = ? WHERE id = ?"
+        await self._told(statement, (state, batch))
+
+    async def _told(self, statement: str, row: tuple[Any, ...]) -> None:
+        """Change a row; what the disk does not take is made up for when something is claimed."""
+        try:
+            await self._writer.do(lambda db: _change(db, statement, row))
+        except StoreWriteError:
+            self._missed.append((statement, row))
+            raise
+
+    def _result(self, batch: str, result: Result) -> tuple[Any, ...]:
+        return (self._form.result(result), result.status is Status.OK, batch, result.index)
+
+    # ------------------------------------------------------------------ what was left
+
+    async def claim(
+        self, batch: str | None = None, *, remaining: bool = False
+    ) -> tuple[Claimed, ...]:
+        """Take over batches that nobody runs; no two kernels ever get the same.
+
+        Args:
+            batch: Only this one, whatever is left of it; None: all that have paid work left.
+            remaining: Also broken ones that only have tasks that were never sent.
+
+        Returns:
+            Oldest first. This process is their owner now and must `end` them.
+        """
+
+        def lives(token: str) -> bool:
+            return alive(owners(self._path), token, patience_s=PATIENCE_S)
+
+        def write(db: sqlite3.Connection) -> tuple[Claimed, ...]:
+            for statement, row in self._missed:
+                db.execute(statement, row)
+            if batch is not None:
+                return self._named(db, batch, lives)
+            found = []
+            for number, state, paid, unsent in list(remainders(db, lives)):
+                if paid or (remaining and unsent):
+                    found.append(self._taken(db, number))
+                elif state == "running" and not unsent:  # died after all was done
+                    db.execute("UPDATE batch SET state = 'done' WHERE number = ?", (number,))
+            return tuple(found)
+
+        claimed = await self._writer.do(write)
+        self._missed.clear()
+        return claimed
+
+    def _named(
+        self, db: sqlite3.Connection, batch: str, lives: Callable[[str], bool]
+    ) -> tuple[Claimed, ...]:
+        row = db.execute("SELECT number, owner, state FROM batch WHERE id = ?", (batch,)).fetchone()
+        if row is None or (row[2] == "running" and lives(row[1])):
+            return ()
+        return (self._taken(db, row[0]),)
+
+    def _taken(self, db: sqlite3.Connection, number: int) -> Claimed:
+        """Read a whole batch and make it ours."""
+        first, end, form = number * SPAN, (number + 1) * SPAN, self._form
+        name, at_utc, state, about = db.execute(
+            "SELECT id, at_utc, state, about FROM batch WHERE number = ?", (number,)
+        ).fetchone()
+        calls: dict[int, list[tuple[Any, ...]]] = {}
+        for task, *row in db.execute(_CALLS, (first, end)):
+            calls.setdefault(task, []).append(tuple(row))
+        tasks = []
+        for task, text, model, seed, count, result in db.execute(
+            "SELECT id, request, model, seed, calls, result FROM task WHERE id >= ? AND id < ?",
+            (first, end),
+        ):
+            request = form.read_request(text)
+            made = form.read_result(result, task - first, text) if result else None
+            sent = tuple(form.read_call(row, request) for row in calls.get(task, ()))
+            tasks.append(ClaimedTask(task - first, request, model, seed, count, made, sent))
+        db.execute(
+            "UPDATE batch SET owner = ?, state = 'running' WHERE number = ?",
+            (self._owner.hold(), number),
         )
+        return Claimed(name, form.read_about(about), at_utc, state, tuple(tasks))
 
-    async def left(self) -> tuple[Left, ...]:
-        """Return the calls that were never settled, oldest first."""
+    # ------------------------------------------------------------------ what was made
 
-        def read(db: sqlite3.Connection) -> tuple[Left, ...]:
-            rows = db.execute(
-                "SELECT batch, task, variant, provider, model, job_id, state FROM call "
-                "WHERE state IN ('intended', 'submitted') ORDER BY id"
+    async def find(self, slots: Sequence[str]) -> dict[str, Result]:
+        """Return the newest whole result of each slot that has one: of the batch begun last."""
+
+        def query(db: sqlite3.Connection) -> dict[str, Result]:
+            return {
+                slot: self._form.read_result(result, task % SPAN, request)
+                for slot, result, task, request in db.execute(
+                    _FIND, (self._form.encode(list(slots)),)
+                )
+            }
+
+        return await asyncio.to_thread(read, self._path, query, {}) if slots else {}
+
+    async def batches(self) -> tuple[str, ...]:
+        """Return the ids of all batches, the latest first."""
+
+        def query(db: sqlite3.Connection) -> tuple[str, ...]:
+            return tuple(
+                name for (name,) in db.execute("SELECT id FROM batch ORDER BY number DESC")
             )
-            return tuple(Left(*row) for row in rows)
 
-        return await self._do(read)
+        return await asyncio.to_thread(read, self._path, query, ())
+
+    async def batch_of_job(self, job_id: str) -> str | None:
+        """Return the batch that a provider's job belongs to, or None."""
+
+        def query(db: sqlite3.Connection) -> str | None:
+            row = db.execute(
+                "SELECT id FROM batch WHERE number = (SELECT task >> 24 FROM call "
+                "WHERE job_id = ? ORDER BY number DESC LIMIT 1)",
+                (job_id,),
+            ).fetchone()
+            return str(row[0]) if row else None
+
+        return await asyncio.to_thread(read, self._path, query, None)
 
     def close(self) -> None:
-        """Write what is waiting and close the file."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            thread.join(timeout=10)
+        """Write what is waiting, close the file, and let go of what is still open."""
+        self._writer.close()
+        self._owner.release()
 
-    async def _do(self, run: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="nbimg-journal", daemon=True
-                )
-                self._thread.start()
-            self._queue.put(_Write(run, loop, future))
-        return await future
 
-    def _work(self) -> None:
-        db: sqlite3.Connection | None = None
-        while (first := self._queue.get()) is not None:
-            writes, stop = [first], False
-            while not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    stop = True
-                    break
-                writes.append(following)
-            try:
-                db = db or self._open()
-                outcomes = self._outcomes(db, writes)
-            except Exception as error:  # whatever it is, those who wait must hear of it
-                outcomes = [(False, self._failure(error))] * len(writes)
-            for write, (good, value) in zip(writes, outcomes, strict=True):
-                _settle(write, good, value)
-            if stop:
-                break
-        if db is not None:
-            db.close()
+def _change(db: sqlite3.Connection, statement: str, row: tuple[Any, ...]) -> None:
+    """Change exactly one row.
 
-    def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.executescript(_SCHEMA)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _outcomes(self, db: sqlite3.Connection, writes: Sequence[_Write]) -> list[tuple[bool, Any]]:
-        """One transaction for all; when that fails one for each, so that one costs no other."""
-        try:
-            return [(True, value) for value in self._transaction(db, writes)]
-        except Exception as error:
-            if len(writes) == 1:
-                return [(False, self._failure(error))]
-        return [outcome for write in writes for outcome in self._outcomes(db, [write])]
-
-    def _failure(self, error: Exception) -> StoreWriteError:
-        failure = StoreWriteError(
-            f"the journal {self._path} cannot be written: {error}.",
-            hint="Free some room, or choose another folder: %config NbImg.output_dir = '…'",
+    Raises:
+        StoreWriteError: When it is not there: the file was deleted while it was in use.
+    """
+    if db.execute(statement, row).rowcount != 1:
+        raise StoreWriteError(
+            "the journal no longer knows what it is told about: it was deleted meanwhile.",
+            hint="Nothing is lost that is in memory; start the call anew to have it in a journal.",
         )
-        failure.__cause__ = error
-        return failure
-
-    @staticmethod
-    def _transaction(db: sqlite3.Connection, writes: Sequence[_Write]) -> list[Any]:
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            values = [write.run(db) for write in writes]
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        return values
-
-
-def _settle(write: _Write, good: bool, value: Any) -> None:
-    def set_outcome() -> None:
-        if write.future.done():
-            return
-        if good:
-            write.future.set_result(value)
-        else:
-            write.future.set_exception(value)
-
-    try:
-        write.loop.call_soon_threadsafe(set_outcome)
-    except RuntimeError:  # the loop was closed: nobody waits any more
-        return
