@@ -1,114 +1,171 @@
 """How much may be under way: permits and request windows, shared by all that uses one account.
 
 Stage: below the engine's run. Comes in: a backend and the settings. Goes out: something to wait on.
-Everything here belongs to the kernel's one loop thread, so that all cells share it.
+The windows and the gate belong to the kernel's one loop thread; the permits are a semaphore
+(`semaphore`), which the user's own code may hold as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from nbimg.config import Rate, Settings
+from nbimg.engine.forecast import Forecast, forecast
 from nbimg.engine.gate import Gate, Passage
+from nbimg.engine.window import Mark, Window
 from nbimg.errors import SettingError
+from nbimg.foreign import Adapted, adapt
+from nbimg.semaphore import Semaphore, account_semaphore, own_limit
 
-__all__ = ["Account", "Lane", "Limits", "Window"]
+__all__ = ["Account", "Lane", "Limits"]
 
-#: A server counts arrivals, not departures: the window is kept this much longer than it says.
-MARGIN = 0.02
+#: A limit that was learned is tried again one higher after `limit` successes, after twice as many when
+#: that was wrong, and so on up to this factor: each try that is wrong costs a refused request.
+PATIENCE = 8
 
+#: The shortest sleep, in seconds: a remainder that the clock cannot show would never end.
+SHORTEST_S = 1e-4
 
-class Window:
-    """At most `rate.count` passes in any `rate.seconds` seconds: a sliding log, with a margin."""
-
-    def __init__(self, rate: Rate) -> None:
-        self.rate = rate
-        self._passed: deque[float] = deque()
-
-    def rest_s(self) -> float:
-        """Return the seconds until one more request fits; 0 or less: now."""
-        now, span = time.monotonic(), self.rate.seconds * (1 + MARGIN)
-        while self._passed and self._passed[0] + span <= now:
-            self._passed.popleft()
-        over = len(self._passed) - self.rate.count
-        return self._passed[over] + span - now if over >= 0 else 0.0
-
-    def take(self) -> None:
-        """Write down a request."""
-        self._passed.append(time.monotonic())
+NOTHING: contextlib.nullcontext[None] = contextlib.nullcontext()
 
 
 class Account:
-    """What all calls to one account share: how many are under way, the windows, a pause, the gate."""
+    """What all calls to one account share: how many are under way, the windows, a pause, the gate.
 
-    def __init__(self) -> None:
-        self._busy = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+    Args:
+        semaphore: Its permits.
+
+    Attributes:
+        semaphore: As given.
+        base: How many at once, when no call asks for more.
+    """
+
+    def __init__(self, semaphore: Semaphore) -> None:
+        self.semaphore = semaphore
+        self.base = semaphore.limit
+        self._asked: Counter[int] = Counter()  # by the calls that are under way
+        self._learned: int | None = None
+        self._row = 0  # successes since it was learned, or last raised
+        self._patience = 1
         self._turns: dict[str, asyncio.Lock] = {}
         self._windows: dict[str, Window] = {}
+        self._answered = asyncio.Event()
         self._paused_until = 0.0
         self._gate = Gate()
+        self._own: dict[int, Semaphore] = {}
+
+    # ------------------------------------------------------------------ how many at once
+
+    def own(self, limit: int) -> Semaphore:
+        """Return the permits that all calls with that `concurrency` share."""
+        if limit not in self._own:
+            self._own[limit] = Semaphore(f"{self.semaphore.name} {limit}", limit)
+        return self._own[limit]
+
+    def ask(self, ceiling: int) -> None:
+        """One more is under way of a call that may have so many of the account's permits."""
+        self._asked[ceiling] += 1
+        if self._asked[ceiling] == 1:
+            self.fit()
+
+    def unask(self, ceiling: int) -> None:
+        """That one has ended."""
+        self._asked[ceiling] -= 1
+        if not self._asked[ceiling]:
+            del self._asked[ceiling]
+            self.fit()
+
+    def fit(self) -> None:
+        """Set the limit of the semaphore: what was asked for, what the user allows, what was learned."""
+        limit = min(self._most(), self._learned or self._most())
+        if limit != self.semaphore.limit:
+            self.semaphore.limit = limit
+
+    def crowded(self) -> None:
+        """The server showed that fewer may be under way: half as many, once for what was sent together."""
+        if not self._window("create").next_round():
+            return
+        if self._learned is not None:
+            self._patience = min(2 * self._patience, PATIENCE)
+        under_way = min(self.semaphore.limit, max(self.semaphore.held, 1))
+        self._learned, self._row = (under_way + 1) // 2, 0
+        self.fit()
+
+    def went(self) -> None:
+        """A create went through: after enough of them in a row, one more may be under way."""
+        if self._learned is None:
+            return
+        self._row += 1
+        if self._row >= self._learned * self._patience:
+            self._learned, self._row = self._learned + 1, 0
+            if self._learned >= self._most():
+                self._learned, self._patience = None, 1
+            self.fit()
+
+    def _most(self) -> int:
+        most = max(self.base, *self._asked, 1)
+        return min(most, self.semaphore.registered or most)
+
+    # ------------------------------------------------------------------ how fast
 
     def limit(self, rates: Mapping[str, Rate]) -> None:
         """Set the windows; what has passed is remembered."""
         for stage, rate in rates.items():
-            self._windows.setdefault(stage, Window(rate)).rate = rate
+            self._window(stage).rate = rate
 
-    @asynccontextmanager
-    async def permit(self, ceiling: int) -> AsyncIterator[None]:
-        """Hold a permit; it is given while fewer than `ceiling` are held, first come, first served."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ceiling, turn))
-        self._wake()
-        try:
-            await turn
-            yield
-        finally:
-            if turn.done() and not turn.cancelled():
-                self._busy -= 1
-            self._wake()
-
-    def _wake(self) -> None:
-        """Give free permits to those who wait, and forget those who went away."""
-        for entry in list(self._waiting):
-            ceiling, turn = entry
-            if turn.done():
-                self._waiting.remove(entry)
-            elif self._busy < ceiling:
-                self._busy += 1
-                self._waiting.remove(entry)
-                turn.set_result(None)
-
-    async def turn(self, stage: str, passage: Passage | None = None) -> None:
+    async def turn(self, stage: str, passage: Passage | None = None) -> Mark:
         """Wait for a request of that stage to fit: through the gate, no pause, room in the window."""
-        window = self._windows.get(stage)
+        window = self._window(stage)
         while True:
             if passage is not None:
                 await passage.enter()
             async with self._turns.setdefault(stage, asyncio.Lock()):  # first come, first served
-                while (rest := self._rest_s(window)) > 0:  # noqa: ASYNC110  # nobody sets the clock
-                    await asyncio.sleep(rest)
+                await self._rest(window)
                 if passage is None or passage.free:  # the gate may have narrowed meanwhile
-                    if window is not None:
-                        window.take()
-                    return
+                    return window.take()
+
+    async def _rest(self, window: Window) -> None:
+        while (rest := max(self._paused_until - time.monotonic(), window.rest_s())) > 0:
+            if rest == math.inf:
+                self._answered.clear()
+                await self._answered.wait()
+            else:
+                await asyncio.sleep(max(rest, SHORTEST_S))
+
+    def _window(self, stage: str) -> Window:
+        if stage not in self._windows:
+            self._windows[stage] = Window(heard=self._answered.set)
+        return self._windows[stage]
 
     def passage(self) -> Passage:
         """Return the way of one create through the gate."""
         return Passage(self._gate)
 
-    def _rest_s(self, window: Window | None) -> float:
-        pause = self._paused_until - time.monotonic()
-        return max(pause, window.rest_s()) if window is not None else pause
-
     def pause(self, seconds: float) -> None:
         """Hold back the whole account, and let its creates go one at a time then."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
         self._gate.narrow()
+
+    def forecast(
+        self, calls: int, at_once: int, each_s: float | None, noun: str = "task"
+    ) -> Forecast:
+        """Return how long so many calls take, after all that was sent before."""
+        window = self._window("create")
+        return forecast(
+            calls,
+            at_once=at_once if self._learned is None else min(at_once, self._learned),
+            rate=window.rate,
+            leaves_s=window.leaves_s(),
+            each_s=each_s,
+            noun=noun,
+        )
 
 
 class Lane:
@@ -118,35 +175,72 @@ class Lane:
         account: Shared with all other calls.
         limit: How many of this lane's may be under way at once.
         ceiling: How many of the account's, whoever asks.
+        also: A semaphore that each of this call's holds as well.
     """
 
-    def __init__(self, account: Account, limit: int, ceiling: int) -> None:
+    def __init__(
+        self, account: Account, limit: int, ceiling: int, also: Semaphore | Adapted | None = None
+    ) -> None:
         self.limit = limit
         self._account, self._ceiling = account, ceiling
-        self._own = asyncio.Semaphore(limit)
+        self._asks = ceiling > account.base
+        self._own = account.own(limit)
+        # the account's own is held anyway: twice would be to wait for oneself
+        self._also = also if also is not account.semaphore else None
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
-        """Hold one of the account's permits."""
-        async with self._own, self._account.permit(self._ceiling):
-            yield
+        """Hold one of the account's permits, and one of each other semaphore."""
+        account = self._account
+        async with self._own:
+            if self._asks:
+                account.ask(self._ceiling)
+            try:
+                async with self._also or NOTHING, account.semaphore:
+                    yield
+            finally:
+                if self._asks:
+                    account.unask(self._ceiling)
 
     def passage(self) -> Passage:
         """Return the way of one create, with all its tries, through the account's gate."""
         return self._account.passage()
 
-    async def turn(self, stage: str, passage: Passage | None = None) -> None:
-        """Wait for a request of that stage (`create`, `read`) to fit.
+    async def turn(self, stage: str, passage: Passage | None = None) -> Mark:
+        """Wait for a request of that stage (`create`, `read`) to fit, and write it down as sent.
 
         Args:
             stage: Which window it counts in.
             passage: That of a create.
+
+        Returns:
+            To be called when the request was answered, has failed or is given up, in every case: it
+            counts as under way until then.
         """
-        await self._account.turn(stage, passage)
+        return await self._account.turn(stage, passage)
 
     def pause(self, seconds: float) -> None:
         """Hold back the whole account: a 429 concerns every task of it."""
         self._account.pause(seconds)
+
+    def crowded(self) -> None:
+        """The server showed that fewer may be under way; to be called before the create's mark is."""
+        self._account.crowded()
+
+    def went(self) -> None:
+        """A create was accepted."""
+        self._account.went()
+
+    def forecast(self, calls: int, each_s: float | None = None, noun: str = "task") -> Forecast:
+        """Return how long calls take at the limits.
+
+        Args:
+            calls: How many.
+            each_s: How long one takes; None: not known.
+            noun: What one is called in the text.
+        """
+        limit = self._also.limit if isinstance(self._also, Semaphore) else self.limit
+        return self._account.forecast(calls, min(limit, self.limit), each_s, noun)
 
 
 class Limits:
@@ -159,23 +253,33 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._accounts: dict[str, Account] = {}
-        self._lanes: dict[tuple[str, int, int], Lane] = {}
 
     def lane(
-        self, account: str, default: int, rates: Mapping[str, Rate], asked: int | None = None
+        self,
+        account: str,
+        default: int,
+        rates: Mapping[str, Rate],
+        asked: int | None = None,
+        semaphore: Any = None,
     ) -> Lane:
         """Return the lane of an account.
 
         Args:
-            account: Its name.
+            account: Its name, and that of its semaphore.
             default: The backend's own number of calls at once.
             rates: The backend's own windows.
             asked: `concurrency=` of the call: replaces the default, never a limit that the user set.
+            semaphore: One that every call holds as well: see `foreign.adapt`.
 
         Raises:
+            OptionError: When the semaphore is none.
             SettingError: When a limit is no whole number from 1, or a rate has no known form.
+            UnknownNameError: When there is no semaphore of that name.
         """
-        own = self._own(account)
+        permits = account_semaphore(account, default)
+        own = min(
+            filter(None, (own_limit(self._settings, account), permits.registered)), default=None
+        )
         ceiling = own or max(default, asked or 0)
         limit = min((n for n in (own, asked) if n is not None), default=default)
         if limit < 1:
@@ -183,18 +287,38 @@ class Limits:
         rate = self._settings.provider(account, "rate")
         if rate is not None:
             rates = {**rates, "create": Rate.parse(str(rate))}
-        shared = self._accounts.setdefault(account, Account())
+        also = None if semaphore is None else adapt(semaphore)
+        shared = self._accounts.get(account)
+        if shared is None or shared.semaphore is not permits:
+            shared = self._accounts[account] = Account(permits)
         shared.limit(rates)
-        return self._lanes.setdefault((account, limit, ceiling), Lane(shared, limit, ceiling))
+        shared.base = own or default
+        shared.fit()
+        return Lane(shared, limit, ceiling, also)
 
-    def _own(self, account: str) -> int | None:
-        """The user's own limit of calls at once, or None."""
-        own = self._settings.provider(account, "concurrency")
-        own = self._settings.get("concurrency") if own is None else own
-        try:
-            limit = None if own is None else int(own)
-        except (TypeError, ValueError):
-            raise SettingError(f"concurrency {own!r} of {account} is not a number.") from None
-        if limit is not None and limit < 1:
-            raise SettingError(f"concurrency {limit} of {account} is below 1.")
-        return limit
+    def forecast(
+        self,
+        account: str,
+        calls: int,
+        each_s: float | None = None,
+        *,
+        default: int,
+        rates: Mapping[str, Rate],
+        asked: int | None = None,
+        semaphore: Any = None,
+        noun: str = "task",
+    ) -> Forecast:
+        """Return how long calls take at the limits of an account.
+
+        Args:
+            account: As for `lane`, like `default`, `rates`, `asked` and `semaphore`.
+            calls: How many.
+            each_s: How long one takes, in seconds; None: not known.
+            default: See `lane`.
+            rates: See `lane`.
+            asked: See `lane`.
+            semaphore: See `lane`.
+            noun: What a call is called in the text.
+        """
+        lane = self.lane(account, default, rates, asked, semaphore)
+        return lane.forecast(calls, each_s, noun)

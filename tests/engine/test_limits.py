@@ -1,16 +1,24 @@
 import asyncio
+import contextlib
 import time
 
 import pytest
 
 import nbimg
+from nbimg import semaphore
 from nbimg.config import Rate, Settings
-from nbimg.engine.limits import MARGIN, Account, Limits, Window
-from nbimg.errors import SettingError
+from nbimg.engine.limits import Limits
+from nbimg.engine.window import MARGIN
+from nbimg.errors import OptionError, SettingError, UnknownNameError
 from nbimg.testing import RateLimit
 from nbimg.types import Status
 
 RATES = {"create": Rate(600, 60)}
+
+
+@pytest.fixture(autouse=True)
+def no_semaphores(monkeypatch):
+    monkeypatch.setattr(semaphore, "_known", {})
 
 
 def limits(**environ):
@@ -61,40 +69,103 @@ def test_calls_with_different_concurrency_share_the_account():
     assert asyncio.run(go()) == 4
 
 
+def test_a_call_that_asks_for_more_has_it_as_long_as_it_runs():
+    async def go():
+        own = limits()
+        more, usual = own.lane("replicate", 4, RATES, 7), own.lane("replicate", 4, RATES)
+        assert await most_at_once(more, usual) == 7
+        assert await most_at_once(usual, own.lane("replicate", 4, RATES, 3)) == 4
+
+    asyncio.run(go())
+
+
 def test_a_permit_that_is_waited_for_in_vain_comes_back():
     async def go():
-        account = Account()
-        async with account.permit(1):
-            waiting = asyncio.create_task(account.permit(1).__aenter__())
+        lane = limits().lane("replicate", 1, RATES)
+        async with lane.permit():
+            waiting = asyncio.create_task(lane.permit().__aenter__())
             await asyncio.sleep(0)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        async with asyncio.timeout(1), account.permit(1):
+        async with asyncio.timeout(1), lane.permit():
             return True
 
     assert asyncio.run(go())
 
 
-def test_a_permit_given_to_one_who_is_cancelled_at_that_moment_comes_back():
+def test_own_code_shares_the_permits_of_the_account():
     async def go():
-        account = Account()
+        lane = limits().lane("replicate", 2, RATES)
+        async with nbimg.get_semaphore("replicate"):
+            assert await most_at_once(lane) == 1
+        assert await most_at_once(lane) == 2
 
-        async def hold():
-            async with account.permit(1):
-                await asyncio.sleep(10)
+    asyncio.run(go())
 
-        first = asyncio.create_task(hold())
+
+def test_an_account_can_be_held_before_it_was_used(monkeypatch):
+    assert nbimg.get_semaphore("replicate").limit == 8
+    assert nbimg.get_semaphore("local").limit == 1
+    monkeypatch.setenv("NBIMG_HUNYUAN_CONCURRENCY", "5")
+    assert nbimg.get_semaphore("hunyuan").limit == 5
+
+
+def test_the_default_of_an_account_is_its_backends():
+    from nbimg.backends.base import Context
+    from nbimg.backends.registry import BUILT_IN, Registry
+    from nbimg.keys import Keys
+
+    registry = Registry(Context(Settings({}), Keys({})))
+    for name in BUILT_IN:
+        assert semaphore.ACCOUNTS[name] == registry.get(name).concurrency
+
+
+@pytest.mark.parametrize(("asked", "most"), [(None, 3), (7, 3), (2, 2)])
+def test_a_limit_that_was_registered_is_the_users_own(asked, most):
+    async def go():
+        nbimg.register_semaphore("replicate", 3)
+        return await most_at_once(limits().lane("replicate", 8, RATES, asked))
+
+    assert asyncio.run(go()) == most
+
+
+def test_a_limit_that_is_registered_while_calls_run_holds_at_once():
+    async def go():
+        lane = limits().lane("replicate", 6, RATES, 9)
+        running = asyncio.create_task(most_at_once(lane, each=30))
         await asyncio.sleep(0)
-        second = asyncio.create_task(hold())
-        await asyncio.sleep(0)
-        first.cancel()
-        await asyncio.sleep(0)  # the permit goes to the second …
-        second.cancel()  # … which never takes it
-        await asyncio.gather(first, second, return_exceptions=True)
-        async with asyncio.timeout(1), account.permit(1):
-            return True
+        nbimg.register_semaphore("replicate", 2)
+        assert await running == 2
+        nbimg.register_semaphore("replicate", 20)
+        assert await most_at_once(limits().lane("replicate", 6, RATES), each=30) == 20
 
-    assert asyncio.run(go())
+    asyncio.run(go())
+
+
+def test_a_semaphore_of_the_call_is_held_as_well():
+    async def go():
+        nbimg.register_semaphore("few", 3)
+        own = limits()
+        named = own.lane("replicate", 8, RATES, None, "few")
+        other = own.lane("replicate", 8, RATES, None, asyncio.Semaphore(2))
+        assert await most_at_once(named) == 3
+        assert await most_at_once(other) == 2
+        assert await most_at_once(named, own.lane("hunyuan", 8, {}, None, "few")) == 3
+        with pytest.raises(UnknownNameError):
+            own.lane("replicate", 8, RATES, None, "fwe")
+        with pytest.raises(OptionError):
+            own.lane("replicate", 8, RATES, None, 3)
+
+    asyncio.run(go())
+
+
+def test_naming_the_account_itself_waits_for_nothing_twice():
+    async def go():
+        nbimg.register_semaphore("replicate", 1)
+        async with asyncio.timeout(1):
+            return await most_at_once(limits().lane("replicate", 8, RATES, None, "replicate"))
+
+    assert asyncio.run(go()) == 1
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
@@ -111,8 +182,9 @@ def test_no_window_of_the_length_of_the_rate_ever_holds_more_than_its_count():
         lane = own.lane("replicate", 100, RATES)
 
         async def send(_):
-            await lane.turn("create")
+            mark = await lane.turn("create")
             passed.append(time.monotonic())
+            mark()
 
         await asyncio.gather(*map(send, range(23)))
 
@@ -161,7 +233,7 @@ def test_a_pause_holds_back_every_call_of_the_account_and_then_ends():
 def test_a_pause_that_begins_while_the_window_is_waited_for_is_obeyed():
     async def go():
         lane = limits(REPLICATE_RATE="1/0.05s").lane("replicate", 8, RATES)
-        await lane.turn("create")
+        (await lane.turn("create"))()
         began = time.monotonic()
         waiting = asyncio.create_task(lane.turn("create"))
         await asyncio.sleep(0.01)
@@ -199,7 +271,7 @@ def test_those_in_the_queue_of_the_window_heed_a_gate_that_narrows_and_take_no_r
         own = limits(REPLICATE_RATE="4/0.2s")
         lane = own.lane("replicate", 8, RATES)
         for _ in range(4):
-            await lane.turn("create")
+            (await lane.turn("create"))()
         sent, over = [], asyncio.Event()
 
         async def create(number):
@@ -235,12 +307,142 @@ def test_a_rate_that_is_changed_holds_from_the_next_call_on(monkeypatch):
     assert asyncio.run(go())
 
 
-def test_a_window_forgets_what_is_past():
-    window = Window(Rate(1, 0.01))
-    window.take()
-    assert window.rest_s() > 0
-    time.sleep(0.02)
-    assert window.rest_s() <= 0
+def test_one_more_waits_until_the_first_has_been_answered_for_the_length_of_the_window():
+    async def go():
+        lane = limits(REPLICATE_RATE="3/0.2s").lane("replicate", 8, RATES)
+        marks = [await lane.turn("create") for _ in range(3)]
+        waiting = asyncio.create_task(lane.turn("create"))
+        await asyncio.sleep(0.25)
+        assert not waiting.done()  # none has been answered: who knows when they arrived
+        answered = time.monotonic()
+        marks[1]()
+        await waiting
+        return time.monotonic() - answered
+
+    assert 0.2 < asyncio.run(go()) < 0.4
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(monkeypatch):
+    jumps = iter([0.0, 1e9, -1e9] * 1000)
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    passed = []
+
+    async def go():
+        lane = limits(REPLICATE_RATE="4/0.1s").lane("replicate", 8, RATES)
+        for _ in range(10):
+            (await lane.turn("create"))()
+            passed.append(time.monotonic())
+
+    asyncio.run(go())
+    assert all(b - a >= 0.1 for a, b in zip(passed, passed[4:], strict=False))
+    assert passed[-1] - passed[0] < 0.5
+
+
+# ---------------------------------------------------------------- a limit that the server shows
+
+
+async def talk(lane, allowed, calls, *, over_s=0.001):
+    """Calls against a server that has only so many jobs at once; returns how many it refused."""
+    jobs, refused = 0, 0
+
+    async def call():
+        nonlocal jobs, refused
+        async with lane.permit():
+            while True:
+                mark = await lane.turn("create")
+                await asyncio.sleep(over_s)
+                taken = jobs < allowed
+                jobs += taken
+                if not taken:
+                    refused += 1
+                    lane.crowded()
+                mark()
+                if taken:
+                    break
+                await asyncio.sleep(5 * over_s)
+            lane.went()
+            await asyncio.sleep(over_s)
+            jobs -= 1
+
+    await asyncio.gather(*(call() for _ in range(calls)))
+    return refused
+
+
+def test_calls_that_are_refused_together_are_one_sign():
+    async def go():
+        lane = limits().lane("replicate", 8, RATES)
+        marks = [await lane.turn("create") for _ in range(8)]
+        async with contextlib.AsyncExitStack() as held:
+            for _ in range(8):
+                await held.enter_async_context(lane.permit())
+            for mark in marks:
+                lane.crowded()
+                mark()
+        assert nbimg.get_semaphore("replicate").limit == 4
+
+    asyncio.run(go())
+
+
+def test_it_goes_down_from_what_was_under_way_and_never_below_one():
+    async def go():
+        lane = limits().lane("replicate", 8, RATES)
+        async with lane.permit(), lane.permit():
+            lane.crowded()
+        permits = nbimg.get_semaphore("replicate")
+        assert permits.limit == 1
+        for _ in range(5):
+            lane.crowded()
+        assert permits.limit == 1
+
+    asyncio.run(go())
+
+
+def test_it_goes_up_again_slowly_to_what_was_set_and_no_further():
+    async def go():
+        lane = limits().lane("replicate", 8, RATES)
+        permits, levels = nbimg.get_semaphore("replicate"), []
+        async with lane.permit():
+            lane.crowded()
+        for _ in range(60):
+            levels.append(permits.limit)
+            lane.went()
+        assert [levels.count(level) for level in range(1, 8)] == [1, 2, 3, 4, 5, 6, 7]
+        assert levels[-1] == permits.limit == 8
+
+    asyncio.run(go())
+
+
+def test_the_server_is_asked_less_and_less_often_whether_it_takes_more():
+    async def go():
+        lane = limits().lane("replicate", 8, {})
+        early = await talk(lane, 2, 40)
+        late = await talk(lane, 2, 200)
+        assert nbimg.get_semaphore("replicate").limit <= 4
+        assert late / 200 < early / 40
+        return late
+
+    assert asyncio.run(go()) <= 20
+
+
+def test_a_limit_of_the_server_that_is_lifted_is_found():
+    async def go():
+        lane = limits().lane("replicate", 8, {})
+        await talk(lane, 2, 50)
+        await talk(lane, 100, 400)
+        return nbimg.get_semaphore("replicate").limit
+
+    assert asyncio.run(go()) == 8
+
+
+def test_what_was_learned_holds_for_calls_that_ask_for_more():
+    async def go():
+        own = limits()
+        lane = own.lane("replicate", 4, RATES)
+        async with lane.permit(), lane.permit(), lane.permit(), lane.permit():
+            lane.crowded()
+        return await most_at_once(own.lane("replicate", 4, RATES, 16), each=30)
+
+    assert asyncio.run(go()) == 2
 
 
 def test_the_server_is_never_asked_faster_than_it_allows(server, monkeypatch):
