@@ -10,11 +10,12 @@ import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from nbimg.errors import UnknownNameError
 from nbimg.types import ModelRef
 
-__all__ = ["Entry", "Order", "entries", "order", "resolve"]
+__all__ = ["Entry", "Order", "entries", "fallbacks", "order", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Order:
 
 
 @functools.cache
-def _data() -> Mapping[str, list[dict[str, str]]]:
+def _data() -> Mapping[str, list[dict[str, Any]]]:
     import tomllib
     from importlib import resources
 
@@ -63,7 +64,7 @@ def entries() -> Mapping[str, Entry]:
     for row in _data()["model"]:
         values = dict(row)
         ref = ModelRef(values.pop("provider"), values.pop("model", ""), values.pop("alias"))
-        found[str(ref.alias)] = Entry(ref, **values)  # type: ignore[arg-type]  # checked by the tests
+        found[str(ref.alias)] = Entry(ref, **values)
     return MappingProxyType(found)
 
 
@@ -71,6 +72,11 @@ def entries() -> Mapping[str, Entry]:
 def order() -> tuple[Order, ...]:
     """Return the providers in the order in which one is chosen when none is named."""
     return tuple(Order(**row) for row in _data()["default"])
+
+
+def fallbacks() -> tuple[Mapping[str, Any], ...]:
+    """Return the tables of the fallback rules that ship; `nbimg.fallback` reads them."""
+    return tuple(_data()["fallback"])
 
 
 def resolve(name: str, providers: Collection[str]) -> ModelRef:

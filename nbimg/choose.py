@@ -54,7 +54,7 @@ def choose(
             price = catalog.entries()[str(ref)].price_usd
             cost = "price unknown" if price is None else f"${price:.3g} an image"
             return Choice(ref, f"Model: {ref} ({row.provider}, {cost}). Choose another with -m.")
-    better = ", ".join(name for names in PROVIDER_KEYS.values() for name in names)
+    better = ", ".join(PROVIDER_KEYS[row.provider][0][0] for row in catalog.order())
     return Choice(
         catalog.resolve("demo", registry.names()),
         f"Model: demo, which ships with nbimg and runs here at no cost. For a better one set {better}, "
