@@ -5,7 +5,7 @@ loop. Goes out: its result, or a future. Must not: run user code, or block the c
 
 A notebook's own loop is busy running the cell, so work that must go on while the cell blocks, and end
 when Stop is pressed, needs a loop of its own. `asyncio.run` fails in a cell and nest-asyncio leaves the
-work running after Stop; a loop thread does neither.
+work running after Stop; a loop thread does neither. The one case that needs more is in `loops`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,32 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextvars
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from nbimg import loops
+from nbimg.errors import NbimgError
 
 __all__ = ["Portal"]
 
 T = TypeVar("T")
+
+#: How often what still runs is cancelled when the loop ends.
+ROUNDS = 3
+
+
+def _unlocker(portal: weakref.ref[Portal]) -> Callable[[], None]:
+    """Return what gives a forked process a lock that no thread of its parent holds."""
+
+    def unlock() -> None:
+        if (own := portal()) is not None:
+            own._lock = threading.Lock()  # noqa: SLF001  # its own module
+
+    return unlock
 
 
 class Portal:
@@ -32,6 +50,8 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_unlocker(weakref.ref(self)))
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the running loop."""
@@ -49,16 +69,46 @@ class Portal:
     def submit(
         self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any
     ) -> concurrent.futures.Future[T]:
-        """Start `function(*args)` on the loop; cancelling the future cancels the work."""
-        return asyncio.run_coroutine_threadsafe(function(*args), self.loop())
+        """Start `function(*args)` on the loop; cancelling the future cancels the work.
+
+        The work inherits the context of the caller, and in it which loop runs there.
+        """
+        context = contextvars.copy_context()
+        if not self.inside:
+            context.run(loops.CALLER.set, loops.running())
+        loop = self.loop()
+        return context.run(asyncio.run_coroutine_threadsafe, function(*args), loop)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Run `function(*args)` on the loop and wait for it; Stop cancels it and passes through."""
+        """Run `function(*args)` on the loop and wait for it; Stop cancels it and passes through.
+
+        Raises:
+            NbimgError: On the loop itself, which would wait for itself.
+        """
+        self.refuse_inside()
         future = self.submit(function, *args)
         try:
+            loops.block(future)
             return future.result()
         finally:
             future.cancel()  # without effect once it is done
+
+    @property
+    def inside(self) -> bool:
+        """Whether this is the thread of the loop, where nothing may block."""
+        return self._thread is threading.current_thread()
+
+    def refuse_inside(self) -> None:
+        """Raise where waiting would wait for itself.
+
+        Raises:
+            NbimgError: On the loop's own thread.
+        """
+        if self.inside:
+            raise NbimgError(
+                "this runs on nbimg's own event loop, and would wait for itself.",
+                hint="Await it there: await nbimg.agenerate(...), or await job.",
+            )
 
     def close(self) -> None:
         """End the loop and its thread, cancelling what still runs."""
@@ -78,9 +128,10 @@ class Portal:
         try:
             loop.run_forever()
         finally:
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            for _ in range(ROUNDS):  # what is cancelled may leave a task to clean up after it
+                pending = asyncio.all_tasks(loop)
+                for task in pending:
+                    task.cancel()
+                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from nbimg.errors import NbimgError
+from nbimg.loops import CALLER
 from nbimg.portal import Portal
 
 
@@ -80,6 +82,28 @@ def test_close_ends_what_runs_and_the_next_call_starts_anew(portal):
     portal.close()
 
 
+def test_close_ends_what_cleans_up_after_what_ran(portal):
+    ended = []
+
+    async def clean_up():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("clean-up")
+
+    async def long():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(asyncio.create_task(clean_up()))
+            await asyncio.sleep(0)
+
+    portal.submit(long)
+    time.sleep(0.02)
+    portal.close()
+    assert ended[1:] == ["clean-up"]
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_a_loop_of_its_own(portal):
     assert portal.call(double, 1) == 2
@@ -87,3 +111,34 @@ def test_a_forked_process_has_a_loop_of_its_own(portal):
     if child == 0:
         os._exit(0 if portal.call(double, 21) == 42 else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_call_does_not_inherit_the_lock(portal):
+    portal.loop()
+    with portal._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if portal.call(double, 21) == 42 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_call_from_its_own_loop_is_refused_and_not_waited_for(portal):
+    async def inside():
+        portal.call(double, 1)
+
+    with pytest.raises(NbimgError, match="would wait for itself"):
+        portal.call(inside)
+
+
+def test_the_work_knows_which_loop_ran_where_it_was_called(portal):
+    async def caller():
+        return CALLER.get()
+
+    async def main():
+        return portal.call(caller), asyncio.get_running_loop()
+
+    found, loop = asyncio.run(main())
+    assert found is loop
+    assert portal.call(caller) is None
+    assert CALLER.get() is None

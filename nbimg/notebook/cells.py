@@ -1,40 +1,40 @@
-"""Run a cell: text in, requests to the session, a grid out.
+"""Run a cell: text in, requests to the session, a job under the cell.
 
 Stage: the front end, behind the magics, imported when the first cell runs. Comes in: magic, line, body and
-the shell. Goes out: the result, on the screen and in the notebook's variables. Must not: parse, plan or
-draw by itself; each is a module of its own.
+the shell. Goes out: a `Run`, waited for as the cell can. Must not: parse, plan or draw by itself; each is a
+module of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from nbimg import catalog, inputs
 from nbimg import cell as cells
+from nbimg.cell import CellSpec
 from nbimg.display.dryrun import render_plan
-from nbimg.errors import GenerationError, InputError, NbimgError
-from nbimg.expand import expand
+from nbimg.errors import InputError
+from nbimg.expand import Expansion, expand
+from nbimg.jobs import Job
 from nbimg.keys import PROVIDER_KEYS
+from nbimg.notebook import place
 from nbimg.notebook.live import Live
+from nbimg.notebook.run import Run, StoppedError, answering, interruptible
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions, Session
-from nbimg.types import Request, Status
+from nbimg.tasklist import parse_tasks, read_tasks
+from nbimg.tasks import requests_of
+from nbimg.types import Request
 from nbimg.usage import render_help
 
-__all__ = ["StoppedError", "render_models", "run"]
+__all__ = ["StoppedError", "attend", "render_models", "run"]
 
 
-class StoppedError(KeyboardInterrupt):
-    """Stop ended the cell; one line in place of a traceback, and Run All stops too."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
-
-
-def run(magic: str, line: str, body: str | None, shell: Any, session: Session) -> ResultSet | None:
-    """Do what a cell says; the value of the line form is its result.
+def run(
+    magic: str, line: str, body: str | None, shell: Any, session: Session
+) -> ResultSet | Job | None:
+    """Do what a cell says, and block until it is done; the value of the line form is its result.
 
     Args:
         magic: `imggen` or `imgedit`.
@@ -47,74 +47,94 @@ def run(magic: str, line: str, body: str | None, shell: Any, session: Session) -
         NbimgError: Shown as one line, with `--debug` as a traceback.
         StoppedError: After Stop; what has finished is kept and shown.
     """
-    try:
-        return _run(magic, line, body, shell, session)
-    except NbimgError as error:
-        error.debug = "--debug" in line.split()
-        raise
-    except StoppedError:
-        raise
-    except KeyboardInterrupt:  # before anything was sent, or while a plan was made
-        raise StoppedError("Stopped.") from None
+    with answering(line):
+        begun = _begin(magic, line, body, shell, session)
+        return begun.block() if isinstance(begun, Run) else begun
 
 
-def _run(magic: str, line: str, body: str | None, shell: Any, session: Session) -> ResultSet | None:
+async def attend(
+    magic: str, line: str, body: str | None, shell: Any, session: Session
+) -> ResultSet | Job | None:
+    """`run`, awaited: what else runs on the loop of the kernel goes on meanwhile."""
+    with answering(line):
+        with interruptible():
+            begun = _begin(magic, line, body, shell, session)
+        return await begun.attend() if isinstance(begun, Run) else begun
+
+
+def _begin(
+    magic: str, line: str, body: str | None, shell: Any, session: Session
+) -> Run | Job | None:
+    """Start what a cell asks for; what is left to wait for is a `Run`."""
     spec = cells.parse(line, body, magic=magic)
     call = dict(spec.call)
     if call.get("help"):
         print(render_help(magic))
         return None
-    names = shell.user_ns
-    expansion = expand(spec, names)
-    requests = [_with_images(request, names) for request in expansion.requests]
-    options = CallOptions(
-        rows=expansion.rows,
-        columns_labels=expansion.columns,
-        groups=expansion.blocks,
+    asked = _asked(spec, shell.user_ns)
+    requests = list(asked.requests)
+    options = _options(asked, call, magic)
+    if call.get("dry_run"):
+        plan, forecast = session.plan(requests, options)
+        print(render_plan(plan, forecast, options.budget))
+        return None
+    show = session.settings.get("display", call.get("display"))
+    background = bool(call.get("background"))
+    live = Live(quiet=show != "live" or background, alone=body is not None)
+    live.expect(requests)
+    begun = Run(
+        session.submit(requests, options),
+        live,
+        shell,
+        var=call.get("var"),
+        cell=body is not None,
+        shown=show != "none",
+        strict=bool(call.get("strict")),
+    )
+    return begun.leave() if background else begun
+
+
+def _options(asked: Expansion, call: Mapping[str, Any], magic: str) -> CallOptions:
+    """What holds for the whole cell; an option that is not given is left to the settings."""
+    return CallOptions(
+        task="edit" if magic == "imgedit" else "generate",
+        rows=asked.rows,
+        columns_labels=asked.columns,
+        groups=asked.blocks,
         concurrency=call.get("concurrency"),
+        semaphore=call.get("semaphore"),
         retries=call.get("retries"),
         timeout=call.get("timeout"),
         url_only=bool(call.get("url_only")),
+        budget=call.get("budget"),
+        fallback=call.get("fallback"),
+        cache=call.get("cache"),
+        cell=place.cell(),
         columns=call.get("columns"),
     )
-    if magic == "imgedit":
-        images = inputs.expand_paths(spec.images, names)
-        requests = inputs.pair(requests, images, combine=call.get("mode") == "combine")
-        same = (0,) * len(requests)
-        options = replace(options, task="edit", groups=same, rows=(), columns_labels=())
-    if call.get("dry_run"):
-        print(render_plan(session.plan(requests, options)))
-        return None
-    show = session.settings.get("display", call.get("display"))
-    live = Live(quiet=show != "live", alone=body is not None)
-    live.expect(requests)
-    job = session.submit(requests, options)
-    try:
-        results = live.watch(job)
-    except KeyboardInterrupt:
-        if not job.done:
-            live.finish(None)
-            message = "Stopped; the provider has not confirmed it. What is done is on disk."
-            raise StoppedError(message) from None
-        results = job.results
-        _keep(results, call, shell)
-        live.finish(None if show == "none" else results)
-        kept = len(results.records)
-        raise StoppedError(f"Stopped: {kept} image{'s' * (kept != 1)} kept.") from None
-    except NbimgError:
-        live.finish(None)
-        raise
-    _keep(results, call, shell)
-    live.finish(None if show == "none" or body is None else results)
-    _judge(results, strict=bool(call.get("strict")))
-    return results if body is None else None
 
 
-def _keep(results: ResultSet, call: Mapping[str, Any], shell: Any) -> None:
-    names = {"_img": results}
-    if call.get("var"):
-        names[str(call["var"])] = results
-    shell.push(names)
+def _asked(spec: CellSpec, names: Mapping[str, Any]) -> Expansion:
+    """The requests of a cell with their images, and how they lie in the grid."""
+    listed = "tasks" in spec.call
+    found = _listed(spec, names) if listed else expand(spec, names)
+    requests = [_with_images(request, names) for request in found.requests]
+    if spec.magic != "imgedit":
+        return Expansion(tuple(requests), found.rows, found.columns, found.blocks)
+    images = inputs.expand_paths(spec.images, names)
+    if images or not (listed and all(request.image for request in requests)):
+        combine = spec.call.get("mode") == "combine"
+        requests = inputs.pair(requests, images, combine=combine)
+    return Expansion(tuple(requests), blocks=(0,) * len(requests))
+
+
+def _listed(spec: CellSpec, names: Mapping[str, Any]) -> Expansion:
+    """The tasks of a list, each with seeds of its own."""
+    source = str(spec.call["tasks"])
+    body = spec.blocks[0].text if spec.blocks else ""
+    tasks = parse_tasks(body) if source == "-" else read_tasks(source, names)
+    requests = requests_of(tasks, spec.options, images_follow=bool(spec.images))
+    return Expansion(tuple(requests), blocks=tuple(range(len(requests))))
 
 
 def _with_images(request: Request, names: Mapping[str, Any]) -> Request:
@@ -128,21 +148,6 @@ def _with_images(request: Request, names: Mapping[str, Any]) -> Request:
             raise InputError(f"--mask {request.mask} holds {len(masks)} images, not one.")
         mask = masks[0]
     return request.but(image=tuple(inputs.expand_paths(request.image, names)), mask=mask)
-
-
-def _judge(results: ResultSet, *, strict: bool) -> None:
-    """Fail the cell when every task failed, or under `--strict` when any did."""
-    bad = [result for result in results if result.status is not Status.OK]
-    fatal = [result for result in bad if not result.images]
-    if not bad or (not strict and len(fatal) < len(results)):
-        return
-    first = bad[0]
-    message = first.error.message if first.error else f"the task was {first.status}."
-    hint = first.error.hint if first.error else None
-    if len(results) > 1:
-        message = f"{len(bad)} of {len(results)} tasks failed, the first: {message}"
-    cause = first.error.exception() if first.error else None
-    raise GenerationError(message, result=first, hint=hint) from cause
 
 
 def render_models(pattern: str, session: Session) -> str:

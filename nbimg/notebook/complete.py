@@ -1,4 +1,4 @@
-"""Tab in our cells: options, models, choices.
+"""Tab in our cells: options, models, choices, ids of jobs.
 
 Stage: the front end. Comes in: IPython's completion context. Goes out: the words that fit, and nothing
 else. Must not: ask a network; models come from the catalogue.
@@ -7,6 +7,7 @@ else. Must not: ask a network; models come from the catalogue.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
@@ -19,6 +20,8 @@ __all__ = ["option_matcher"]
 _NAMES = "|".join(MAGICS)
 _LINE = re.compile(rf"\s*(?:[\w.]+\s*=\s*)?%%?(?P<magic>{_NAMES})\s(?P<rest>.*)", re.DOTALL)
 _CELL = re.compile(rf"%%(?P<magic>{_NAMES})\b")
+_JOBS = re.compile(r"\s*(?:[\w.]+\s*=\s*)?%img(?P<magic>cancel|resume)\s(?P<rest>.*)", re.DOTALL)
+_JOB_WORDS = {"cancel": ("all",), "resume": ("--remaining", "--var")}
 _SEPARATOR = re.compile(r"---\s(?P<rest>.*)", re.DOTALL)
 
 
@@ -33,12 +36,28 @@ def option_matcher(context: CompletionContext) -> dict[str, Any]:
     if cell and context.cursor_line:
         magic, match, scope = cell["magic"], _SEPARATOR.fullmatch(line), "request"
     if match is None:
-        return {"completions": []}
+        return _jobs(_JOBS.fullmatch(line))
     words = match["rest"].split()
     typing = "" if match["rest"].endswith((" ", "\t")) or not words else words.pop()
     found = _candidates(find_flags(magic, scope), words[-1] if words else "", typing)
     return {
         "completions": [SimpleCompletion(word, type="option") for word in found],
+        "suppress": bool(found),
+        "matched_fragment": typing,
+    }
+
+
+def _jobs(match: re.Match[str] | None) -> dict[str, Any]:
+    """Complete the id of a job: of those that run, or those that have ended, for the one or the other."""
+    if match is None:
+        return {"completions": []}
+    typing = match["rest"].rpartition(" ")[2]
+    module = sys.modules.get("nbimg.session")  # before the first cell there are no jobs
+    jobs = reversed(module.default().jobs()) if module is not None else ()
+    ids = [job.id for job in jobs if job.done == (match["magic"] == "resume")]
+    found = [word for word in (*ids, *_JOB_WORDS[match["magic"]]) if word.startswith(typing)]
+    return {
+        "completions": [SimpleCompletion(word, type="job") for word in found],
         "suppress": bool(found),
         "matched_fragment": typing,
     }

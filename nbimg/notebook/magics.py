@@ -28,7 +28,9 @@ def _trait(setting: Setting) -> traitlets.TraitType[Any, Any]:
     kinds: Mapping[type, type[traitlets.TraitType[Any, Any]]] = {
         str: traitlets.Unicode,
         int: traitlets.Integer,
+        bool: traitlets.Bool,
         float: traitlets.Float,
+        list: traitlets.List,
         dict: traitlets.Dict,
     }
     kind = kinds[setting.type]
@@ -100,20 +102,81 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         %imgmodels            all of them
         %imgmodels PATTERN    those with the pattern in their names or descriptions, for example flux
         """
-        pattern = line.strip()
-        if pattern in ("-h", "--help"):
-            print(inspect.getdoc(self.imgmodels))
+        if _wants_help(self.imgmodels, line):
             return
         from nbimg import session
         from nbimg.notebook import cells
 
-        print(cells.render_models(pattern, session.default()))
+        print(cells.render_models(line.strip(), session.default()))
+
+    @no_var_expand
+    @line_magic
+    def imgjobs(self, line: str) -> Any:
+        """List what runs in this kernel, and what has ended.
+
+        %imgjobs              id, state, progress, time of its begin, first prompt; the newest first
+        """
+        if _wants_help(self.imgjobs, line):
+            return None
+        from nbimg import session
+        from nbimg.notebook import jobs
+
+        return jobs.render_jobs(session.default())
+
+    @no_var_expand
+    @line_magic
+    def imgcancel(self, line: str) -> None:
+        """Stop a job, here and at the provider; what has finished is kept.
+
+        %imgcancel            the newest that runs
+        %imgcancel ID         that one; the beginning or the end of an id is enough, see %imgjobs
+        %imgcancel all        all of them
+        """
+        if _wants_help(self.imgcancel, line):
+            return
+        from nbimg import session
+        from nbimg.notebook import jobs
+
+        print(jobs.cancel(line, session.default()))
+
+    @no_var_expand
+    @line_magic
+    def imgresume(self, line: str) -> Any:
+        """Take up what a kernel that is gone has left behind; its value is the result.
+
+        %imgresume                  fetch all that is paid for and was not fetched; nothing is sent
+        %imgresume ID               only that batch
+        %imgresume --remaining      send as well what was never sent; not of a batch that was stopped
+        %imgresume ID --remaining   of that batch, stopped or not
+        %imgresume -v NAME          keep the result in a variable; _img holds the last
+        """
+        if _wants_help(self.imgresume, line):
+            return None
+        from nbimg import session
+        from nbimg.notebook import jobs
+
+        return jobs.resume(line, self.shell, session.default())
+
+    def attend(self, magic: str, line: str, cell: str) -> Any:
+        """Return a cell as something to await; what `awaited` makes of `%%imggen`."""
+        from nbimg import session
+        from nbimg.notebook import cells
+
+        return cells.attend(magic, line, cell, self.shell, session.default())
 
     def _run(self, magic: str, line: str, cell: str | None) -> Any:
         from nbimg import session
         from nbimg.notebook import cells
 
         return cells.run(magic, line, cell, self.shell, session.default())
+
+
+def _wants_help(magic: Any, line: str) -> bool:
+    """Print the help of a magic, where that is what its line asks for."""
+    asked = line.strip() in ("-h", "--help")
+    if asked:
+        print(inspect.getdoc(magic))
+    return asked
 
 
 NbImg.imggen.__doc__ = render_help("imggen")

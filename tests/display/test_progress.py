@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbimg.display.progress import Fold, render_html, render_text
+from nbimg.display.progress import render_html, render_text
 from nbimg.events import (
     Event,
     Finished,
@@ -25,6 +32,7 @@ from nbimg.events import (
     Submitted,
     Waiting,
 )
+from nbimg.progress import Fold
 from nbimg.types import ImageRecord, Request, Result, Status
 
 
@@ -74,11 +82,9 @@ def numbers(fold: Fold) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-@given(st.lists(EVENTS, max_size=30), st.randoms(use_true_random=False))
+@given(st.lists(EVENTS, max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_any_order_of_events_folds_to_the_same_counts_and_they_add_up(
-    events: list[Event], chance: random.Random
-) -> None:
+def test_whatever_happens_the_counts_add_up(events: list[Event]) -> None:
     fold = Fold()
     for event in events:
         fold.add(event)
@@ -88,10 +94,139 @@ def test_any_order_of_events_folds_to_the_same_counts_and_they_add_up(
         assert 0.0 <= fold.share() <= 1.0
         assert 0 <= fold.images <= fold.images_total
         assert (fold.left_s(31.0) or 0.0) >= 0.0
-    shuffled = list(events)
-    chance.shuffle(shuffled)
-    assert numbers(folded(*shuffled)) == numbers(fold)
-    assert numbers(folded(*shuffled, *events)) == numbers(fold)  # heard twice, counted once
+
+
+def lived(events: list[Event]) -> list[Event]:
+    """The same events as they can happen: a task ends once, and nothing is heard of it after."""
+    ends = {event.task: event for event in events if isinstance(event, Finished)}
+    return [e for e in events if not isinstance(e, Finished)] + list(ends.values())
+
+
+def shuffled(events: list[Event], chance: random.Random) -> list[Event]:
+    """The events in any order, each task's end still its last."""
+    mixed = list(events)
+    chance.shuffle(mixed)
+    last = {event.task: place for place, event in enumerate(mixed)}
+    for place, event in enumerate(mixed):
+        if isinstance(event, Finished) and last[event.task] > place:
+            other = last[event.task]
+            mixed[place], mixed[other] = mixed[other], mixed[place]
+    ended: set[int | None] = set()
+    for event in mixed:
+        assert event.task is None or event.task not in ended
+        if isinstance(event, Finished):
+            ended.add(event.task)
+    return mixed
+
+
+@given(st.lists(EVENTS, max_size=30), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_any_order_before_a_task_ends_folds_to_the_same_numbers(
+    events: list[Event], chance: random.Random
+) -> None:
+    events = lived(events)
+    fold = folded(*events)
+    mixed = shuffled(events, chance)
+    assert numbers(folded(*mixed)) == numbers(fold)
+    assert numbers(folded(*mixed).copy()) == numbers(fold)
+    going = [event for event in mixed if not isinstance(event, Finished)]
+    assert numbers(folded(*going, *mixed)) == numbers(fold), "heard twice, counted once"
+
+
+@given(st.lists(EVENTS, max_size=20), EVENTS)
+@settings(max_examples=100, deadline=None)
+def test_what_is_heard_of_a_task_after_its_end_changes_nothing(
+    events: list[Event], late: Event
+) -> None:
+    fold = folded(*events, finished(3, 5.0))
+    before = numbers(fold)
+    if late.task == 3:
+        fold.add(late)
+        fold._first_utc = folded(*events, finished(3, 5.0))._first_utc  # but for when it was heard
+        assert numbers(fold) == before
+
+
+@given(st.lists(EVENTS, max_size=20), EVENTS)
+@settings(max_examples=50, deadline=None)
+def test_a_copy_is_of_its_moment(events: list[Event], late: Event) -> None:
+    fold = folded(*events)
+    copy = fold.copy()
+    before = numbers(copy)
+    for event in (late, finished(1, 9.0), Saved(task=2, image=ImageRecord(Path("x.png")))):
+        fold.add(event)
+    assert numbers(copy) == before
+
+
+def lives(tasks: int) -> Iterator[Event]:
+    """A batch, event by event, at most twenty tasks at once."""
+    yield Planned(tasks=tasks, images=tasks, at_utc=0.0)
+    for task in range(tasks):
+        at_utc = 0.1 * task
+        yield Started(task=task, at_utc=at_utc)
+        yield Waiting(task=task, reason="quota" * 4, until_utc=at_utc, at_utc=at_utc)
+        yield Retrying(task=task, stage="run", attempt=2, in_s=1.0, reason="busy", at_utc=at_utc)
+        yield Submitted(task=task, job_id=f"job-{task}", at_utc=at_utc)
+        yield Step(task=task, done=9, total=20, at_utc=at_utc)
+        yield Preview(task=task, data=bytes(20_000), at_utc=at_utc)
+        yield Saved(task=task, image=ImageRecord(Path(f"{task}.png")), at_utc=at_utc)
+        yield Notice(text=f"note {task}", at_utc=at_utc)
+        yield finished(task, at_utc, cost_usd=0.03)
+
+
+def held_bytes(fold: Fold) -> int:
+    """What a fold keeps alive, whatever it refers to included."""
+    seen: dict[int, Any] = {}
+    reached: list[Any] = [vars(fold)]
+    while reached:
+        thing = reached.pop()
+        if id(thing) not in seen and not isinstance(thing, type | ModuleType | FunctionType):
+            seen[id(thing)] = thing
+            reached += gc.get_referents(thing)
+    return sum(map(sys.getsizeof, seen.values()))
+
+
+def test_a_batch_of_fifty_thousand_that_nobody_watches_stays_small() -> None:
+    tasks = 50_000
+    fold = Fold()
+    for event in lives(tasks):
+        fold.add(event)
+    assert held_bytes(fold) < 2 * tasks
+    assert (fold.done, fold.retries, fold.images) == (tasks, tasks, tasks)
+    assert fold.cost_usd == pytest.approx(0.03 * tasks)
+    assert fold.rate(0.1 * tasks) == pytest.approx(10.0, rel=0.2)
+
+
+def test_taking_in_an_event_takes_microseconds() -> None:
+    events = list(lives(2_000))
+    fold = Fold()
+    best_s = math.inf
+    for _ in range(3):
+        fold, begun = Fold(), time.perf_counter()
+        for event in events:
+            fold.add(event)
+        best_s = min(best_s, time.perf_counter() - begun)
+    assert best_s / len(events) < 20e-6  # 2 here; a busy machine must not fail it
+
+
+def test_one_thread_adds_while_others_read() -> None:
+    fold, going = Fold(), threading.Event()
+    wrong: list[str] = []
+
+    def read() -> None:
+        while not going.is_set():
+            now = fold.copy()
+            if now.done + now.running + now.waiting + now.queued != now.total:
+                wrong.append(render_text(now, 1.0))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for event in lives(1_000):
+        fold.add(event)
+    going.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
 
 
 @given(st.lists(EVENTS, max_size=12), st.text(max_size=30))

@@ -11,14 +11,14 @@ from nbimg.options import find_flags
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("%%imggen --se", ["--seed"]),
+        ("%%imggen --see", ["--seed"]),
         ("%%imggen -n 2 --st", ["--steps", "--strength", "--strict"]),
         ("%%imgedit cat.png --comb", ["--combine"]),
         ("%%imggen --display ", ["grid", "live", "none"]),
         ("%%imggen --display=l", ["--display=live"]),
         ("%%imggen -m qwen-image-", ["qwen-image-edit-plus"]),
         ("%%imggen -m flux-dev,imagen", ["flux-dev,imagen-4-ultra"]),
-        ("cats = %imggen --se", ["--seed"]),
+        ("cats = %imggen --see", ["--seed"]),
         ("%%imggen\na cat\n--- --see", ["--seed"]),
     ],
 )

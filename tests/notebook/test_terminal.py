@@ -76,3 +76,23 @@ def test_typing_a_cell_goes_on_until_a_blank_line(terminal):
         "print([check(text)[0] for text in ('%%imggen\\n', '%%imggen\\na cat\\n', '%%imggen\\na\\n\\n')])",
     )
     assert "['incomplete', 'incomplete', 'complete']" in ran.stdout
+
+
+def test_a_cell_in_the_background_prints_one_line_and_its_name_holds_the_result(terminal):
+    ran = terminal(
+        "%load_ext nbimg",
+        "%%imggen -b -v cats\na red house",
+        "job = cats\nprint(type(job).__name__)",
+        "job.wait()\nimport time\ntime.sleep(0.5)\nprint(len(cats.paths), 'made')",
+    )
+    assert ran.stdout.count("goes on in the background. %imgjobs, %imgcancel 2") == 1
+    assert "Job" in ran.stdout
+    assert "1 made" in ran.stdout
+    assert not ran.stderr
+
+
+def test_jobs_are_lines_of_text(terminal):
+    ran = terminal("%load_ext nbimg", "%imgjobs", "%%imggen\na cat", "%imgjobs", "%imgcancel")
+    assert "No job was started in this kernel." in ran.stdout
+    assert "done   1 of 1 image" in ran.stdout
+    assert "No job runs." in ran.stdout
