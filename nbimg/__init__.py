@@ -14,11 +14,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbimg.api import abatch, about, aedit, agenerate, batch, edit, generate, submit
+    from nbimg.api import (
+        abatch,
+        about,
+        aedit,
+        agenerate,
+        aresume,
+        batch,
+        edit,
+        generate,
+        job,
+        resume,
+        stats,
+        submit,
+    )
     from nbimg.backends.registry import register_backend
     from nbimg.errors import GenerationError, NbimgError
-    from nbimg.job import Job
+    from nbimg.jobs import Job
     from nbimg.results import ResultSet
+    from nbimg.semaphore import get_semaphore, register_semaphore, semaphores
     from nbimg.types import ImageRecord, Request, Result, Size, Status
 
 __version__ = "0.1.0"
@@ -26,7 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "GenerationError": "errors",
     "ImageRecord": "types",
-    "Job": "job",
+    "Job": "jobs",
     "NbimgError": "errors",
     "Request": "types",
     "Result": "types",
@@ -37,10 +51,17 @@ _HOMES = {
     "about": "api",
     "aedit": "api",
     "agenerate": "api",
+    "aresume": "api",
     "batch": "api",
     "edit": "api",
     "generate": "api",
+    "get_semaphore": "semaphore",
+    "job": "api",
     "register_backend": "backends.registry",
+    "register_semaphore": "semaphore",
+    "resume": "api",
+    "semaphores": "semaphore",
+    "stats": "api",
     "submit": "api",
 }
 
@@ -58,10 +79,17 @@ __all__ = [
     "about",
     "aedit",
     "agenerate",
+    "aresume",
     "batch",
     "edit",
     "generate",
+    "get_semaphore",
+    "job",
     "register_backend",
+    "register_semaphore",
+    "resume",
+    "semaphores",
+    "stats",
     "submit",
 ]
 

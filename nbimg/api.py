@@ -16,12 +16,15 @@ from typing import Any, Literal
 from nbimg import inputs, session
 from nbimg.config import SETTINGS
 from nbimg.errors import ImageInputError, OptionError
-from nbimg.job import Job
+from nbimg.jobs import Job
 from nbimg.keys import PROVIDER_KEYS
+from nbimg.notebook import place
 from nbimg.notebook.live import watch
 from nbimg.options import split_keywords
-from nbimg.results import ResultSet
+from nbimg.results import ResultSet, Usage
 from nbimg.session import CallOptions
+from nbimg.tasklist import tasks_of
+from nbimg.tasks import requests_of, spread_seeds
 from nbimg.types import Request
 
 __all__ = [
@@ -29,13 +32,27 @@ __all__ = [
     "about",
     "aedit",
     "agenerate",
+    "aresume",
     "batch",
     "edit",
     "generate",
+    "job",
+    "resume",
+    "stats",
     "submit",
 ]
 
-_CALL = ("columns", "concurrency", "retries", "timeout", "url_only")
+_CALL = (
+    "budget",
+    "cache",
+    "columns",
+    "concurrency",
+    "fallback",
+    "retries",
+    "semaphore",
+    "timeout",
+    "url_only",
+)
 
 Prompt = str | Request | Mapping[str, Any]
 Mode = Literal["each", "combine"]
@@ -102,30 +119,71 @@ async def aedit(
     return session.raised(results) if len(requests) == 1 else results
 
 
-def batch(tasks: Sequence[Prompt], **options: Any) -> ResultSet:
+def batch(tasks: Any, **options: Any) -> ResultSet:
     """Make many; never raises for a single task.
 
     Args:
-        tasks: Texts, `Request`s or dicts with their fields.
+        tasks: Texts, `Request`s or dicts with their fields (or the names that other tools give them), in a
+            list, a table (a row a task) or `{"tasks": [...]}`.
         options: Defaults for all tasks, and what holds for the call.
     """
-    return watch(submit(list(tasks), **options))
+    return watch(submit(_listed(tasks), **options))
 
 
-async def abatch(tasks: Sequence[Prompt], **options: Any) -> ResultSet:
+async def abatch(tasks: Any, **options: Any) -> ResultSet:
     """`batch`, awaited."""
-    return await submit(list(tasks), **options)
+    return await submit(_listed(tasks), **options)
 
 
 def submit(prompt: Prompt | Sequence[Prompt], **options: Any) -> Job:
     """Start making images and return at once.
 
     Returns:
-        A job: `job.wait()`, `await job`, `job.cancel()`, `job.results`.
+        A job: `job.wait()`, `await job`, `job.progress`, `job.cancel()`, `job.results`.
     """
-    fields, _ = split_keywords(options)
-    requests = [_request(item, fields) for item in _listed(prompt)]
+    requests = _requests(prompt, options)
     return _submitted(requests, "generate", options, lenient=_several(prompt))
+
+
+def resume(batch: str | None = None, *, remaining: bool = False) -> ResultSet:
+    """Fetch everything that is paid for and was not fetched; nothing is created twice.
+
+    Args:
+        batch: The id of one batch, as `%imgjobs` and `job.id` say; None: whatever was left.
+        remaining: Whether the tasks of a broken batch that were never sent are sent now. A batch that
+            was stopped by hand has nothing remaining unless it is named.
+
+    Returns:
+        The results of the whole batch, or batches, in the order of the tasks; empty when there is nothing
+        to take up.
+
+    Raises:
+        UnknownNameError: When the named batch has ended, or another kernel runs it.
+        StoreError: When the journal cannot be read or written.
+    """
+    return watch(session.default().resume(batch, remaining=remaining))
+
+
+async def aresume(batch: str | None = None, *, remaining: bool = False) -> ResultSet:
+    """`resume`, awaited."""
+    return await session.default().resume(batch, remaining=remaining)
+
+
+def job(job_id: str) -> Job:
+    """Return a job by its id: one of this kernel, or one of the journal, which is taken up.
+
+    Args:
+        job_id: The id of a batch, or the provider's id of one of its jobs.
+
+    Raises:
+        UnknownNameError: When the journal knows neither; it names the nearest.
+    """
+    return session.default().job(job_id)
+
+
+def stats() -> Usage:
+    """Return what this kernel has made so far: images, failures, retries, US dollars."""
+    return session.default().usage
 
 
 def about() -> dict[str, Any]:
@@ -158,42 +216,45 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _listed(tasks: Any) -> Any:
+    """The tasks of a batch; a single one is a batch of one."""
+    return tasks if _several(tasks) else tasks_of(tasks) if isinstance(tasks, Mapping) else [tasks]
+
+
 def _several(value: Any) -> bool:
     return not isinstance(value, str | Request | Mapping)
 
 
-def _request(item: Any, fields: Mapping[str, Any]) -> Request:
-    """One request; what the item itself says wins over the call's options."""
-    if isinstance(item, Request):
-        blank = Request("")
-        return item.but(
-            **{k: v for k, v in fields.items() if _equal(getattr(item, k), getattr(blank, k))}
-        )
-    if isinstance(item, Mapping):
-        return Request.from_dict({**fields, **item})
-    return Request(item, **fields)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether a field has its default; an array, which compares piece by piece, has not."""
-    return type(one) is type(other) and bool(one == other)
-
-
-def _listed(prompt: Any) -> list[Any]:
+def _requests(prompt: Any, options: Mapping[str, Any], *, edit: bool = False) -> list[Request]:
+    """One request a prompt, dict or `Request`; what each says itself wins over the call's options."""
+    fields, _ = split_keywords(options)
+    seeds = fields.pop("seed") if _several_seeds(fields.get("seed")) else None
     if not _several(prompt):
-        return [prompt]
-    if not isinstance(prompt, Iterable):
-        raise OptionError(f"a prompt is a text, a Request or a dict, not {type(prompt).__name__}.")
-    return list(prompt)
+        items: list[Any] = [prompt]
+    elif isinstance(prompt, list | tuple):
+        items = list(prompt)
+    elif isinstance(prompt, Iterable):
+        items = tasks_of(prompt, what="the tasks")
+    else:
+        raise OptionError(
+            f"a prompt is a text, a Request, a dict or a list of these, not {type(prompt).__name__}."
+        )
+    requests = requests_of(items, fields, images_follow=edit)
+    return requests if seeds is None or edit else spread_seeds(requests, seeds)
+
+
+def _several_seeds(seed: Any) -> bool:
+    return seed is not None and not isinstance(seed, int)
 
 
 def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> list[Request]:
-    fields, _ = split_keywords(options)
-    requests = [_request(item, fields) for item in _listed(prompt)]
+    requests = _requests(prompt, options, edit=True)
     images = inputs.several(image)
     if not images:
         raise ImageInputError("there is no image to edit.")
-    return inputs.pair(requests, images, combine=mode == "combine")
+    paired = inputs.pair(requests, images, combine=mode == "combine")
+    seeds = options.get("seed")
+    return paired if seeds is None or isinstance(seeds, int) else spread_seeds(paired, seeds)
 
 
 def _submitted(
@@ -204,7 +265,11 @@ def _submitted(
         if name not in _CALL and value:  # --dry-run that is not heard would cost money
             raise OptionError(f"{name} is an option of cells only.", allowed=_CALL)
     known = {name: value for name, value in call.items() if name in _CALL}
+    if isinstance(known.get("fallback"), str):
+        known["fallback"] = (known["fallback"],)
+    if known.get("fallback") is not None:
+        known["fallback"] = tuple(known["fallback"])
     groups = (0,) * len(requests) if task == "edit" else ()
     return session.default().submit(
-        requests, CallOptions(task=task, groups=groups, lenient=lenient, **known)
+        requests, CallOptions(task=task, groups=groups, lenient=lenient, cell=place.cell(), **known)
     )

@@ -17,6 +17,7 @@ The grammar:
 - Options of a separator hold for its prompt alone, before those of the `%%` line.
 - `---foo`, `-----` and an indented `---` are text. A line of text that would be a separator is
   written `\---`; one backslash goes.
+- `--tasks`: the body is not read here; it is one block, as typed (see `tasks`).
 - `--lines`: every line that is not blank is a prompt, and nothing in it is special to this stage.
 - On one line the prompt is what is no option, as it was typed, quotes and apostrophes included,
   unless the whole of it is quoted. Options may follow it. `--` makes all that follows prompt;
@@ -126,7 +127,7 @@ def parse(line: str, body: str | None, *, magic: str = "imggen") -> CellSpec:
         return CellSpec(magic, call, options)
     images = tuple(words[index].text for index in rest)
     if magic == "imgedit":
-        _check_images(line, body, given=bool(images or "image" in options))
+        _check_images(line, body, given=bool(images or "image" in options or "tasks" in call))
     elif images:
         raise CellSyntaxError(
             f"{images[0]!r} is not an option.",
@@ -134,6 +135,9 @@ def parse(line: str, body: str | None, *, magic: str = "imggen") -> CellSpec:
             column=words[rest[0]].start + 1,
             hint=f"The prompt goes below the %%{magic} line.",
         )
+    if "tasks" in call and (body is not None or block is None):
+        body = re.sub(r"\r\n?", "\n", body or "")
+        return CellSpec(magic, call, options, images, (Block(body),))
     if body is not None:
         body = re.sub(r"\r\n?", "\n", body)
         blocks = _read_lines(body) if call.get("lines") else _read_blocks(body, magic)

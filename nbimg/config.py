@@ -14,9 +14,11 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nbimg.errors import SettingError, closest
@@ -52,15 +54,47 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("retry_min_s", float, 2.0, "Shortest wait before another attempt, in seconds."),
     Setting("retry_max_s", float, 10.0, "Longest wait before another attempt, in seconds."),
     Setting("timeout", float, None, "Bound on a whole task, in seconds."),
+    Setting(
+        "cache",
+        str,
+        "auto",
+        "What is shown from the store: auto, always or never.",
+        ("auto", "always", "never"),
+    ),
+    Setting("offline", bool, False, "Nothing leaves this machine; what is missing is named."),
+    Setting("budget", float, None, "Most that this kernel may spend, in US dollars."),
+    Setting("fallbacks", list, [], "Rules: condition, model, use, description, parameters."),
     Setting("columns", int, None, "Columns of the grid; empty: as many as fit."),
     Setting("display", str, "live", "What a cell shows.", ("grid", "live", "none")),
     Setting("device", str, None, "Where local models run: cpu, cuda, mps; empty: the best."),
     Setting("dtype", str, None, "Number format of local models: float32, bfloat16, float16."),
-    Setting("providers", dict, {}, "Per provider: base_url, concurrency, rate."),
+    Setting("providers", dict, {}, "Per provider: base_url, concurrency, rate, api, region …"),
 )
 
+#: How long it may take until a change of a file is seen, in seconds.
+FRESH_S = 0.1
+
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-_PROVIDER_KEYS = ("base_url", "concurrency", "rate")
+_PROVIDER_KEYS = (
+    "base_url",
+    "concurrency",
+    "rate",
+    "api",
+    "region",
+    "action",
+    "version",
+    "resource_config_id",
+    "file_encoding_strategy",
+    "inputs",
+)
+
+#: Provider → setting → the variable of its own that it is known by, in the environment or in `.env`.
+OWN_VARIABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "hunyuan": {"concurrency": "HUNYUAN_MAX_CONCURRENT", "region": "HUNYUAN_REGION"},
+        "speedpix": {"base_url": "SPEEDPIX_ENDPOINT"},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +140,7 @@ class Settings:
         self._environ = os.environ if environ is None else environ
         self._folder = folder
         self._config: dict[str, Any] = {}
+        self._seen: tuple[Path | None, float, list[tuple[str, Mapping[str, Any]]]] = (None, 0.0, [])
 
     def set(self, name: str, value: Any) -> None:
         """Set a value as `%config` does; None takes it back.
@@ -136,16 +171,16 @@ class Settings:
         return setting.default, "default"
 
     def provider(self, provider: str, key: str) -> Any:
-        """Return what is set for one provider: `base_url`, `concurrency` or `rate`; None: nothing.
+        """Return what is set for one provider: `base_url`, `concurrency`, `rate` …; None: nothing.
 
-        `%config NbImg.providers`, then `NBIMG_<PROVIDER>_<KEY>`, then `[providers.<provider>]` of the files.
+        `%config NbImg.providers`, then `NBIMG_<PROVIDER>_<KEY>`, then the provider's own variable, then
+        `[providers.<provider>]` of the files.
         """
         assert key in _PROVIDER_KEYS
         variable = f"NBIMG_{provider}_{key}".upper().replace("-", "_")
-        places = [
-            self._config,
-            {"providers": {provider: {key: self._environ.get(variable) or None}}},
-        ]
+        own = OWN_VARIABLES.get(provider, {}).get(key, variable)
+        value = self._environ.get(variable) or self._environ.get(own) or None
+        places = [self._config, {"providers": {provider: {key: value}}}]
         for values in (*places, *(values for _, values in self._files())):
             found = values.get("providers", {}).get(provider, {}).get(key)
             if found is not None:
@@ -156,13 +191,25 @@ class Settings:
         environment = {
             setting.name: self._environ[f"NBIMG_{setting.name.upper()}"]
             for setting in SETTINGS
-            if setting.type is not dict and self._environ.get(f"NBIMG_{setting.name.upper()}")
+            if setting.type not in (dict, list)
+            and self._environ.get(f"NBIMG_{setting.name.upper()}")
         }
         return [("%config", self._config), ("environment", environment), *self._files()]
 
     def _files(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What the files say; a batch asks a thousand times a second, so an answer holds a moment."""
         folder = self._folder or Path.cwd()
+        known, until, found = self._seen
+        if known != folder or time.monotonic() > until:
+            found = self._look(folder)
+            self._seen = folder, time.monotonic() + FRESH_S, found
+        return found
+
+    def _look(self, folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
         found: list[tuple[str, Mapping[str, Any]]] = []
+        dotenv = folder / ".env"
+        if dotenv.is_file() and (named := _own_variables(_dotenv(dotenv))):
+            found.append((str(dotenv), {"providers": named}))
         own = folder / "nbimg.toml"
         if own.is_file():
             found.append((str(own), self._checked(_read(own), str(own))))
@@ -177,7 +224,7 @@ class Settings:
     def _checked(self, values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
         for name, value in values.items():
             setting = self._known(name, source)
-            if setting.type is dict:
+            if setting.type in (dict, list):
                 _convert(setting, value, source)
         return values
 
@@ -213,6 +260,21 @@ def _parsed(path: Path, _mtime_ns: int, _size_bytes: int) -> dict[str, Any]:
         raise SettingError(f"{path} cannot be read: {error}.") from error
 
 
+def _dotenv(path: Path) -> Mapping[str, str | None]:
+    from dotenv import dotenv_values
+
+    return dotenv_values(path)
+
+
+def _own_variables(values: Mapping[str, str | None]) -> dict[str, dict[str, str]]:
+    """Return provider → setting → value of the providers' own variables that are there."""
+    named = {
+        provider: {key: value for key, name in names.items() if (value := values.get(name))}
+        for provider, names in OWN_VARIABLES.items()
+    }
+    return {provider: keys for provider, keys in named.items() if keys}
+
+
 def _provider(keys: dict[str, Any], source: str) -> dict[str, Any]:
     for key in keys:
         if key not in _PROVIDER_KEYS:
@@ -228,6 +290,8 @@ def _convert(setting: Setting, value: Any, source: str) -> Any:
     try:
         if kind is dict:
             converted: Any = {name: _provider(dict(keys), source) for name, keys in value.items()}
+        elif kind is list:
+            converted = [dict(item) for item in value]
         elif kind is bool and isinstance(value, str):
             converted = {"1": True, "true": True, "0": False, "false": False}[value.lower()]
         else:

@@ -12,7 +12,9 @@ one line and a hint. Must not: import anything of nbimg, or hold a credential.
     ├─ SetupError                   something is missing before any work can start
     │  ├─ KeyMissingError           no credential for a provider
     │  ├─ DependencyMissingError    an extra that is not installed
-    │  └─ SettingError              a setting with a value that does not fit
+    │  ├─ SettingError              a setting with a value that does not fit
+    │  └─ OfflineError              NbImg.offline is set, and it is not in the store
+    ├─ BudgetError                  it would cost more than the budget, or nobody knows what it costs
     ├─ BackendError                 backend, model, job_id, http_status, retry_after_s; resubmit
     │  ├─ UnreachableError          before acceptance: may be sent again
     │  ├─ BusyError                 429/503: may be sent again after retry_after_s
@@ -39,6 +41,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BackendError",
+    "BudgetError",
     "BusyError",
     "CellSyntaxError",
     "ContentRefusedError",
@@ -50,6 +53,7 @@ __all__ = [
     "KeyMissingError",
     "KeyRejectedError",
     "NbimgError",
+    "OfflineError",
     "OptionError",
     "OutcomeUnknownError",
     "QuotaExceededError",
@@ -162,6 +166,14 @@ class SettingError(SetupError):
     """A setting has a value that does not fit, and where it came from."""
 
 
+class OfflineError(SetupError):
+    """`NbImg.offline` is set, and what was asked for is not in the store."""
+
+
+class BudgetError(NbimgError):
+    """A call would cost more than its budget, or its price is unknown; nothing was sent."""
+
+
 class BackendError(NbimgError):
     """A model or its provider did not do what was asked.
 
@@ -208,10 +220,18 @@ class UnreachableError(BackendError):
 
 
 class BusyError(BackendError):
-    """The provider asks to wait (429, 503): it may be sent again after `retry_after_s`."""
+    """The provider asks to wait (429, 503): it may be sent again after `retry_after_s`.
+
+    Attributes:
+        crowded: Whether it said that too many are under way at once, not that they came too fast.
+    """
 
     resubmit = True
     transient = True
+
+    def __init__(self, message: str, *, crowded: bool = False, **known: Any) -> None:
+        super().__init__(message, **known)
+        self.crowded = crowded
 
 
 class RejectedError(BackendError):

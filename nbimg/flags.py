@@ -58,7 +58,10 @@ def parse_words(
                 option = known[flag]
                 _check_scope(option, flag, scope, magic)
                 if text is None and flag in option.flags:
-                    text = _next_text(words, next(queue, None), flag, known)
+                    if option.bare is not None and _ends(words, index + 1, known):
+                        text = option.bare
+                    else:
+                        text = _next_text(words, next(queue, None), flag, known)
                 _add(values, option, _value(option, flag, text))
         fields = {name: values[name] for name in find_names("request") if name in values}
         Request("", **{**fields, "model": None})  # its ranges, while the line is still known
@@ -94,10 +97,15 @@ def _check_scope(option: Option, flag: str, scope: Scope | None, magic: str) -> 
         raise OptionError(f"{flag} holds for the whole cell.", hint=hint)
 
 
+def _ends(words: Sequence[str], index: int, known: Mapping[str, Option]) -> bool:
+    """Whether no value can stand at that place."""
+    return index >= len(words) or words[index] == "--" or words[index].partition("=")[0] in known
+
+
 def _next_text(
     words: Sequence[str], index: int | None, flag: str, known: Mapping[str, Option]
 ) -> str:
-    if index is None or words[index] == "--" or words[index].partition("=")[0] in known:
+    if index is None or _ends(words, index, known):
         usage = f"{flag} {known[flag].metavar}"
         raise OptionError(f"{flag} needs a value.", hint=f"Write it like {usage}.")
     return words[index]

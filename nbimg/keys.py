@@ -15,10 +15,13 @@ from nbimg.errors import KeyMissingError, SettingError, UnknownNameError
 
 __all__ = ["PROVIDER_KEYS", "Keys", "Secret", "redact"]
 
-PROVIDER_KEYS: Mapping[str, tuple[str, ...]] = {
-    "replicate": ("REPLICATE_API_TOKEN",),
+PROVIDER_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "replicate": (("REPLICATE_API_TOKEN",),),
+    "openai": (("OPENAI_API_KEY",),),
+    "hunyuan": (("HUNYUAN_API_KEY",), ("HUNYUAN_SECRET_ID", "HUNYUAN_SECRET_KEY")),
+    "speedpix": (("SPEEDPIX_APP_KEY", "SPEEDPIX_APP_SECRET"),),
 }
-"""Provider → the environment variables that hold its credential."""
+"""Provider → the environment variables that hold its credential, each way that there is, best first."""
 
 _MASK = "•••"
 _seen: set[str] = set()
@@ -88,7 +91,7 @@ class Keys:
         self._session[variable] = value if isinstance(value, Secret) else Secret(value)
 
     def find(self, provider: str, given: Mapping[str, str | Secret] | None = None) -> Secret | None:
-        """Return the credential of `provider`, or None.
+        """Return the credential of `provider`, the first part of one that has several; or None.
 
         Args:
             provider: Name of the backend.
@@ -99,13 +102,15 @@ class Keys:
                 raise UnknownNameError("provider", name, known=PROVIDER_KEYS)
             if name == provider and str(value).strip():
                 return value if isinstance(value, Secret) else Secret(value)
-        for variable in PROVIDER_KEYS.get(provider, ()):
-            if variable in self._session:
-                return self._session[variable]
-            value_ = self._environ.get(variable, "").strip() or self._dotenv().get(variable)
-            if value_:
-                return Secret(value_)
-        return None
+        return next(iter(self.parts(provider).values()), None)
+
+    def parts(self, provider: str) -> Mapping[str, Secret]:
+        """Return variable → secret of the first way in which the credential is complete; or nothing."""
+        for variables in PROVIDER_KEYS.get(provider, ()):
+            found = {name: secret for name in variables if (secret := self._one(name)) is not None}
+            if len(found) == len(variables):
+                return found
+        return {}
 
     def need(self, provider: str, given: Mapping[str, str | Secret] | None = None) -> Secret:
         """Return the credential of `provider`.
@@ -115,12 +120,25 @@ class Keys:
         """
         found = self.find(provider, given)
         if found is None:
+            ways = [" and ".join(names) for names in PROVIDER_KEYS.get(provider, (("its key",),))]
             raise KeyMissingError(
                 f"no key for {provider}.",
-                hint=f"Set {' or '.join(PROVIDER_KEYS.get(provider, ('its key',)))} in the environment "
-                "or in a .env file beside the notebook.",
+                hint=f"Set {', or '.join(ways)} in the environment or in a .env file beside the notebook.",
             )
         return found
+
+    def beside(self, variable: str) -> str | None:
+        """Return what stands beside the credentials and is none: a provider's address, a region.
+
+        From the environment, else from `.env`, as the provider's own tools read it.
+        """
+        return self._environ.get(variable, "").strip() or self._dotenv().get(variable)
+
+    def _one(self, variable: str) -> Secret | None:
+        if variable in self._session:
+            return self._session[variable]
+        value = self._environ.get(variable, "").strip() or self._dotenv().get(variable)
+        return Secret(value) if value else None
 
     def _dotenv(self) -> Mapping[str, str]:
         path = (self._folder or Path.cwd()) / ".env"

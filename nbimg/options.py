@@ -53,6 +53,7 @@ class Option:
         choices: The only texts it takes; empty: any.
         magics: The magics that have it.
         python: Whether the Python API has it as a keyword argument.
+        bare: The text that stands for a value that is not given; None: a value is needed.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Option:
     choices: tuple[str, ...] = ()
     magics: tuple[str, ...] = MAGICS
     python: bool = True
+    bare: str | None = None
 
 
 def _whole(text: str) -> int:
@@ -94,6 +96,12 @@ def _number(text: str) -> float:
 def _seconds(text: str) -> float:
     if not 0 < (number := _number(text)) < math.inf:
         raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _dollars(text: str) -> float:
+    if not 0 <= (number := _number(text.removeprefix("$"))) < math.inf:
+        raise ValueError("a number of US dollars")
     return number
 
 
@@ -147,43 +155,59 @@ _TEXT, _RUN, _RESULT, _OTHER = "Text", "Running", "Result", "Other"
 _YES: dict[str, Any] = {"scope": "call", "flags": (), "metavar": ""}
 
 OPTIONS: tuple[Option, ...] = (
-    Option("model", ("-m", "--model"), "NAME[,NAME]", "model; several make a column each", _names,
+    Option("model", ("-m", "--model"), "NAME[,NAME]", "model, see %imgmodels; several: a column each", _names,
            default="the best one at hand", repeats=True,
            format=lambda value: (",".join(_as_tuple(value)),)),
     Option("n", ("-n", "--n"), "N", "how many images a prompt", _whole, default="1"),
     Option("size", ("--size",), "WxH", "width and height in pixels", Size.parse),
     Option("ar", ("--ar",), "W:H", "aspect ratio; with --size, the size wins", _ratio),
-    Option("seed", ("--seed",), "N", "image k of a prompt uses N + k", _whole, default="drawn"),
+    Option("seed", ("--seed",), "N", "makes it repeatable; the second image of a prompt uses N+1",
+           _whole, default="drawn"),
     Option("negative", ("--negative",), "TEXT", "what should not be there; takes {name} too"),
     Option("steps", ("--steps",), "N", "denoising steps", _whole),
     Option("guidance", ("--guidance",), "X", "how closely the prompt is followed", _number),
-    Option("strength", ("--strength",), "X", "for edits: 0 keeps, 1 makes anew", _number),
+    Option("strength", ("--strength",), "X", "for edits: 0 keeps the image, 1 makes it anew", _number),
     Option("image", ("-i", "--image"), "IMAGE", "an image to start from or refer to; repeatable",
            lambda text: (text,), repeats=True, format=_as_tuple),
     Option("mask", ("--mask",), "IMAGE", "where to edit: white is changed"),
-    Option("params", ("-p", "--param"), "KEY=VALUE", "passed to the model as it is; repeatable",
+    Option("params", ("-p", "--param"), "KEY=VALUE", "a parameter by the model's own name; repeatable",
            _param, repeats=True, format=_format_params),
     Option("lines", help="every line is a prompt of its own", sets={"--lines": True}, group=_TEXT,
            python=False, **_YES),
+    Option("tasks", ("--tasks",), "[NAME]",
+           "a list of tasks: a file (JSON, YAML, CSV) or a variable (list, DataFrame); alone: the "
+           "cell is the list, as JSON, JSON lines or YAML",
+           scope="call", group=_TEXT, python=False, bare="-"),
     Option("mode", help="edit each image by itself, or combine all into one picture", group=_TEXT,
            sets={"--each": "each", "--combine": "combine"}, default="--each", magics=("imgedit",),
            **_YES),
     Option("output", ("-o", "--output"), "TEMPLATE",
            "file name, with {index} {prompt} {model} {seed}; its extension is the format",
            group=_RESULT),
-    Option("var", ("-v", "--var"), "NAME", "variable for the result", _identifier, "call", _RESULT,
-           "_img holds the last", python=False),
+    Option("var", ("-v", "--var"), "NAME", "keep the result in this variable", _identifier, "call", _RESULT,
+           "_img always holds the last", python=False),
     Option("columns", ("--columns",), "N", "columns of the grid", _count, "call", _RESULT),
-    Option("display", ("--display",), "grid|live|none", "what is shown",
-           scope="call", group=_RESULT, choices=("grid", "live", "none")),
+    Option("display", ("--display",), "grid|live|none", "only the grid, progress before it, or nothing",
+           scope="call", group=_RESULT, choices=("grid", "live", "none"), default="live"),
     Option("url_only", help="give the provider's addresses, download nothing", group=_RESULT,
            sets={"--url-only": True}, **_YES),
-    Option("dry_run", help="show what would be sent and its price; send nothing", group=_RUN,
+    Option("background", help="run beside the next cells; the grid comes when it is done. See %imgjobs",
+           sets={"-b": True, "--background": True}, group=_RUN, python=False, **_YES),
+    Option("cache", help="show what was made before, at no cost; or make it anew in any case",
+           sets={"--cache": True, "--no-cache": False}, group=_RUN,
+           default="with a seed it is shown; without, on the cell's first run in a kernel", **_YES),
+    Option("budget", ("--budget",), "USD", "send nothing if it would cost more, or a price is unknown", _dollars, "call", _RUN),
+    Option("fallback", ("--fallback",), "NAME[,NAME]", "models to try in turn when one fails; or none",
+           _names, "call", _RUN, "the rules of NbImg.fallbacks and the shipped ones", {"--no-fallback": ()},
+           format=lambda value: (",".join(_as_tuple(value)),)),
+    Option("dry_run", help="show what would be sent, its price and how long it takes; send nothing", group=_RUN,
            sets={"--dry-run": True}, **_YES),
-    Option("concurrency", ("-c", "--concurrency"), "N", "requests at a time", _count, "call", _RUN,
+    Option("concurrency", ("-c", "--concurrency"), "N", "so many at a time", _count, "call", _RUN,
            "the provider's limit"),
-    Option("retries", ("--retries",), "N", "attempts a stage at most", _count, "call", _RUN, "3"),
-    Option("timeout", ("--timeout",), "SECONDS", "for a whole task", _seconds, "call", _RUN),
+    Option("semaphore", ("--semaphore",), "NAME", "wait for this one as well, see nbimg.register_semaphore",
+           scope="call", group=_RUN),
+    Option("retries", ("--retries",), "N", "tries of each step at most: create, wait, download", _count, "call", _RUN, "3"),
+    Option("timeout", ("--timeout",), "SECONDS", "the longest that a whole task may take", _seconds, "call", _RUN),
     Option("strict", help="any failed task fails the cell", sets={"--strict": True}, group=_RUN,
            default="only when all fail", **_YES),
     Option("debug", help="show the traceback of an error", sets={"--debug": True}, group=_OTHER,

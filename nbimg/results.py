@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -39,16 +40,28 @@ class Usage:
         retries: Attempts beyond the first of their stage.
         rate_limited: Attempts that were told to slow down.
         cost_usd: In US dollars; None when any price is unknown.
+        input_tokens: That the providers counted, where they do.
+        output_tokens: The same for what they made.
     """
 
-    processing_time_seconds: float
-    input_images: int
-    generated_images: int
-    succeeded: int
-    failed: int
-    retries: int
-    rate_limited: int
-    cost_usd: float | None
+    processing_time_seconds: float = 0.0
+    input_images: int = 0
+    generated_images: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    cost_usd: float | None = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        costs = self.cost_usd, other.cost_usd
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in (f.name for f in fields(self) if f.name != "cost_usd")
+        }
+        return Usage(**sums, cost_usd=None if None in costs else sum(c or 0.0 for c in costs))
 
 
 class ResultSet(Sequence[Result]):
@@ -185,6 +198,7 @@ class ResultSet(Sequence[Result]):
             sum(map(_retries, self)),
             sum(attempt.outcome == "BusyError" for attempt in attempts),
             sum(known) if len(known) == len(costs) else None,
+            *(sum(r.usage.get(n, 0) for r in self) for n in ("input_tokens", "output_tokens")),
         )
 
     def to_dicts(self) -> dict[str, Any]:
@@ -308,6 +322,7 @@ def _joined(old: Result, fresh: Sequence[Result]) -> Result:
         attempts=(*old.attempts, *(a for new in fresh for a in new.attempts)),
         notices=tuple(dict.fromkeys(n for result in (old, *fresh) for n in result.notices)),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        usage=sum((Counter(r.usage) for r in (old, *fresh)), Counter()),
     )
 
 

@@ -1,78 +1,43 @@
-"""The session: settings, keys, backends, store, journal, engine and portal, wired together.
+"""The session: the one door.
 
-Stage: the one door. The magics, the Python API and the panel hand in `Request`s here and get a `Job`.
-Must not: parse cell text, or draw.
+Stage: above everything that works, below everything that shows. The magics, the Python API and the panel hand
+in `Request`s here and get a `Job`. Must not: parse cell text, or draw.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
 
 from nbimg import config
-from nbimg.backends.base import Context
 from nbimg.backends.registry import Registry
+from nbimg.call import CallOptions
 from nbimg.config import Settings
-from nbimg.engine.limits import Limits
-from nbimg.engine.retry import Policy
-from nbimg.engine.run import Batch, Engine, until
-from nbimg.errors import GenerationError, NbimgError
-from nbimg.events import Event, Finished
-from nbimg.events import Planned as PlannedEvent
-from nbimg.intake import Intake
-from nbimg.job import Job
+from nbimg.errors import GenerationError, UnknownNameError
+from nbimg.foreign import adapt
+from nbimg.jobs import Job
 from nbimg.keys import Keys
-from nbimg.planner import Plan, Planner
+from nbimg.making import Emit, Making
+from nbimg.planner import Plan
 from nbimg.portal import Portal
-from nbimg.results import ResultSet
-from nbimg.store.files import Store
-from nbimg.store.journal import Journal
-from nbimg.types import ErrorRecord, Request, Result, Status
+from nbimg.results import ResultSet, Usage
+from nbimg.resuming import Resuming
+from nbimg.store.left import Left, left
+from nbimg.types import Request
+from nbimg.workshop import Workshop
 
 __all__ = ["CallOptions", "Session", "default", "raised"]
 
-
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """What holds for a whole call; None: the setting's value.
-
-    Attributes:
-        task: `generate`, or `edit` when every request has an image.
-        rows: Labels of the grid's rows, for a fan-out.
-        columns_labels: Labels of its columns.
-        groups: A number a request; those with the same one share the base seed that is drawn, so that
-            only what they fan out over differs. Empty: each has its own.
-        concurrency: Calls at once per account.
-        retries: At most this many attempts a stage.
-        timeout: Bound on each call of a task, in seconds.
-        url_only: Keep the provider's addresses, download nothing.
-        columns: Columns of the grid.
-        lenient: Whether a call of which no task can be sent returns its failures, as a list does, and
-            does not raise the first of them.
-    """
-
-    task: str = "generate"
-    rows: tuple[str, ...] = ()
-    columns_labels: tuple[str, ...] = ()
-    groups: tuple[int, ...] = ()
-    concurrency: int | None = None
-    retries: int | None = None
-    timeout: float | None = None
-    url_only: bool = False
-    columns: int | None = None
-    lenient: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    store: Store
-    journal: Journal
-    engine: Engine
+#: So many jobs of the kernel are kept for `%imgjobs`.
+KEPT_JOBS = 100
+PLAIN = CallOptions()
 
 
 class Session:
@@ -86,16 +51,25 @@ class Session:
     def __init__(self, settings: Settings | None = None, keys: Keys | None = None) -> None:
         self.settings = settings or Settings()
         self.keys = keys or Keys()
-        self.registry = Registry(Context(self.settings, self.keys))
-        self.portal = Portal()
-        self._limits = Limits(self.settings)
-        self._lock = threading.Lock()
-        self._places: dict[Path, _Place] = {}
-        self._intake = Intake()
-        self._planner = Planner(self.settings, self.keys, self.registry)
-        self._noted: set[str] = set()
+        self._begin()
 
-    def submit(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Job:
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self.portal = Portal()
+        self._shop = Workshop(self.settings, self.keys)
+        self._jobs: deque[Job] = deque(maxlen=KEPT_JOBS)
+
+    @property
+    def registry(self) -> Registry:
+        """The backends."""
+        return self._workshop().registry
+
+    @property
+    def usage(self) -> Usage:
+        """What this kernel has made so far."""
+        return self._workshop().usage
+
+    def submit(self, requests: Sequence[Request], options: CallOptions = PLAIN) -> Job:
         """Start a call; it returns at once.
 
         Args:
@@ -105,139 +79,100 @@ class Session:
         Raises:
             StoreError: When the output folder cannot be written.
         """
-        place = self._place()
-        taken, refused = self._intake.read(requests, place.store)
+        making = self._making(requests, options)
+        job_id = _new_id()
 
-        async def work(emit: Callable[[Event], None], stop: asyncio.Event) -> ResultSet:
-            return await self._run(job_id, taken, refused, options, place, emit=emit, stop=stop)
+        async def work(emit: Emit, stop: asyncio.Event) -> ResultSet:
+            return await making.run(job_id, emit, stop)
 
-        job_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
-        return Job(job_id, self.portal, work)
+        return self._job(job_id, work, requests[0].prompt if requests else "")
 
-    def plan(self, requests: Sequence[Request], options: CallOptions = CallOptions()) -> Plan:
-        """Return what a call would do; no job is created."""
-        place = self._place()
-        taken, refused = self._intake.read(requests, place.store)
-        return self.portal.call(self._prepared, taken, refused, options, place)
+    def resume(self, batch_id: str | None = None, *, remaining: bool = False) -> Job:
+        """Take up what earlier kernels left behind, or what this one could not fetch.
+
+        Args:
+            batch_id: The batch; None: every one that has something that is paid for.
+            remaining: Whether what was never sent is sent now. A batch that the user stopped has
+                nothing remaining unless it is named.
+
+        Returns:
+            A job with the results of the whole batch (or batches), in task order. Nothing is created
+            twice, and without `remaining` nothing is created.
+        """
+        shop = self._workshop()
+        rerun = self._rerun(PLAIN)
+        resuming = Resuming(shop, shop.place(), batch_id, remaining, rerun)
+        return self._job(_new_id(), resuming.run, f"resume {batch_id or ''}".strip())
+
+    def job(self, job_id: str) -> Job:
+        """Return a job of this kernel, or one of the journal, which is taken up.
+
+        Args:
+            job_id: The id of a batch, or the provider's id of one of its jobs.
+
+        Raises:
+            UnknownNameError: When nobody knows it; it names the nearest.
+        """
+        journal = self._workshop().place().journal
+        batch = self.portal.call(journal.batch_of_job, job_id) or job_id
+        for job in reversed(self._jobs):
+            if job.id == batch:
+                return job
+        known = self.portal.call(journal.batches)
+        if batch not in known:
+            raise UnknownNameError("job", job_id, known=known, hint="%imgjobs lists them.")
+        return self.resume(batch)
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Return the last calls of this kernel, oldest first, running or ended."""
+        return tuple(self._jobs)
+
+    def plan(self, requests: Sequence[Request], options: CallOptions = PLAIN) -> tuple[Plan, str]:
+        """Return what a call would do, and how long it takes at the limits; no job is created."""
+        return self.portal.call(self._making(requests, options).plan)
+
+    def left(self) -> Left:
+        """Return what earlier kernels left behind in the output folder; looks, and changes nothing."""
+        return left(self._workshop().folder / ".nbimg" / "journal.sqlite3")
 
     def close(self) -> None:
         """Close connections, journals and the loop."""
-        for backend in self.registry.made():
-            self.portal.call(backend.close)
-        self.portal.call(self._intake.close)
-        for place in self._places.values():
-            place.journal.close()
-            place.engine.close()
-        self._places.clear()
+        self.portal.call(self._shop.close)
         self.portal.close()
 
     # ------------------------------------------------------------------ inside
 
-    def _place(self) -> _Place:
-        folder = Path(self.settings.get("output_dir")).expanduser().absolute()
-        with self._lock:
-            if folder not in self._places:
-                store = Store(folder)
-                journal = Journal(store.hidden / "journal.sqlite3")
-                engine = Engine(self.registry, store, journal, self._limits)
-                self._places[folder] = _Place(store, journal, engine)
-            return self._places[folder]
+    def _workshop(self) -> Workshop:
+        if self._pid != os.getpid():  # a fork: threads, loops and connections are the parent's
+            self._begin()
+        return self._shop
 
-    async def _prepared(
-        self,
-        requests: list[Request],
-        refused: dict[int, NbimgError],
-        options: CallOptions,
-        place: _Place,
-    ) -> Plan:
-        """Fetch, in place, the images that were given as addresses, and plan."""
-        policy = self._policy(options)
-        await self._intake.fetch(requests, refused, place.store, policy)
-        return await self._planner.plan(
-            requests, refused, task=options.task, groups=options.groups, policy=policy
-        )
+    def _making(self, requests: Sequence[Request], options: CallOptions) -> Making:
+        shop = self._workshop()
+        place = shop.place()
+        if options.semaphore is not None:  # one of asyncio is known by the loop that runs here
+            options = replace(options, semaphore=adapt(options.semaphore))
+        read, unread = shop.intake.read(requests, place.store)
+        return Making(shop, place, read, unread, options, self._rerun(options))
 
-    def _note(self, note: str | None) -> str | None:
-        """The line about a model that nbimg chose: once in a kernel, not under every cell."""
-        if note is None or note in self._noted:
-            return None
-        self._noted.add(note)
-        return note
+    def _rerun(self, options: CallOptions) -> Callable[[Sequence[Request]], ResultSet]:
+        """Return what makes requests again, for `retry_failed`: anew, whatever the store has."""
+        again = replace(options, rows=(), columns_labels=(), groups=(), cache=False)
+        return lambda requests: self.submit(requests, again).wait()
 
-    def _policy(self, options: CallOptions) -> Policy:
-        return Policy(
-            self.settings.get("retries", options.retries),
-            self.settings.get("retry_min_s"),
-            self.settings.get("retry_max_s"),
-        )
-
-    async def _run(
+    def _job(
         self,
         job_id: str,
-        requests: list[Request],
-        refused: dict[int, NbimgError],
-        options: CallOptions,
-        place: _Place,
-        *,
-        emit: Callable[[Event], None],
-        stop: asyncio.Event,
-    ) -> ResultSet:
-        planning = asyncio.ensure_future(self._prepared(requests, refused, options, place))
-        if await until({planning}, stop):
-            planning.cancel()
-            return ResultSet([_cancelled(*item) for item in enumerate(requests)])
-        planned = await planning
-        if planned.refused and not planned.tasks and not options.lenient:
-            raise planned.refused[min(planned.refused)]
-        emit(
-            PlannedEvent(
-                tasks=len(requests),
-                images=sum(request.n for request in requests),
-                cost_usd=planned.cost_usd,
-            )
-        )
-        results = {
-            index: _refused(index, requests[index], why) for index, why in planned.refused.items()
-        }
-        for result in results.values():
-            emit(Finished(task=result.index, result=result))
-        batch = Batch(
-            job_id,
-            planned.tasks,
-            self._policy(options),
-            self.settings.get("timeout", options.timeout),
-            options.concurrency,
-            options.url_only,
-        )
-        made = await place.engine.run(batch, emit, stop)
-        results |= {result.index: result for result in made}
-        return ResultSet(
-            [results[index] for index in range(len(requests))],
-            thumb=place.store.thumb,
-            rows=options.rows,
-            columns_labels=options.columns_labels,
-            columns=self.settings.get("columns", options.columns),
-            note=self._note(planned.note),
-            rerun=lambda again: self.submit(
-                again, replace(options, rows=(), columns_labels=(), groups=())
-            ).wait(),
-        )
+        work: Callable[[Emit, asyncio.Event], Coroutine[Any, Any, ResultSet]],
+        about: str,
+    ) -> Job:
+        job = Job(job_id, self.portal, work, about=about)
+        self._jobs.append(job)
+        return job
 
 
-def _refused(index: int, request: Request, error: NbimgError) -> Result:
-    return Result(
-        index=index,
-        request=request,
-        model=request.model or "",
-        model_asked=request.model,
-        status=Status.FAILED,
-        error=ErrorRecord.of(error),
-    )
-
-
-def _cancelled(index: int, request: Request) -> Result:
-    asked = request.model
-    return Result(index, request, asked or "", model_asked=asked, status=Status.CANCELLED)
+def _new_id() -> str:
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
 
 
 def raised(results: ResultSet) -> ResultSet:

@@ -151,9 +151,10 @@ class InputImage:
 
 
 _MAX_SEED = 2**32 - 1
+_NONE: Mapping[str, Any] = MappingProxyType({})  # one for all: a batch may have 50,000 requests
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a person asked for: one task.
 
@@ -194,7 +195,7 @@ class Request:
     mask: Any = None
     lora: tuple[str, ...] = ()
     scheduler: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     output: str | None = None
     task_id: str | None = None
 
@@ -210,12 +211,16 @@ class Request:
             _set(self, "image", tuple(image for image in images if image is not None))
         if not isinstance(self.lora, tuple):
             _set(self, "lora", (self.lora,) if isinstance(self.lora, str) else tuple(self.lora))
-        _set(self, "params", MappingProxyType(dict(self.params)))
+        if self.params is not _NONE:
+            _set(self, "params", MappingProxyType(dict(self.params)) if self.params else _NONE)
         _check_whole(self.n, "n", 1, 1000)
         _check_whole(self.seed, "seed", 0, _MAX_SEED)
         _check_whole(self.steps, "steps", 1, 1000)
         _check_number(self.guidance, "guidance", 0, 100)
         _check_number(self.strength, "strength", 0, 1)
+        for name in ("guidance", "strength"):  # 3 and 3.0 are one request
+            if isinstance(getattr(self, name), int):
+                _set(self, name, float(getattr(self, name)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_request_from_dict, (self.to_dict(),))
@@ -498,7 +503,7 @@ class Seconds:
     download: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of one task.
 
@@ -515,6 +520,8 @@ class Result:
         seconds: Queued, running, download.
         cost_usd: What it cost; None where the price is unknown.
         cached: Whether it came from the store at no cost.
+        usage: What the providers counted, added up over its calls: `input_tokens`, `output_tokens` …;
+            empty where they tell nothing.
     """
 
     index: int
@@ -529,6 +536,7 @@ class Result:
     seconds: Seconds = Seconds()
     cost_usd: float | None = None
     cached: bool = False
+    usage: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data, from which `from_dict` builds an equal result."""

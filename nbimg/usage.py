@@ -32,6 +32,7 @@ _EXAMPLES = {
     "imggen": (
         "%%imggen -n 4 --ar 16:9 -v houses\na red house at night",
         "%%imggen -m flux-dev,qwen-image --seed 7\na {red|blue} house, {style}",
+        "%%imggen --tasks prompts.csv -b --budget 5 -v results",
         "r = %imggen -n 2 a red house at night",
     ),
     "imgedit": (
@@ -51,20 +52,25 @@ def render_help(magic: str = "imggen") -> str:
         _section(group, [_help_row(row) for row in rows if row.group == group])
         for group in dict.fromkeys(row.group for row in rows)
     )
+    parts.append("In brackets: what holds without the option. %config NbImg shows the settings.")
     examples = "\n\n".join(_EXAMPLES[magic])
     return "\n\n".join([*parts, "Examples\n" + textwrap.indent(examples, "  ")]) + "\n"
 
 
 def _help_row(option: Option) -> tuple[str, str]:
-    usage = ", ".join((*option.flags, *option.sets))
+    valued = f"{', '.join(option.flags)} {option.metavar}" if option.flags else ""
+    usage = ", ".join(filter(None, (valued, *option.sets)))
     default = f" [{option.default}]" if option.default else ""
-    return f"{usage} {option.metavar}".rstrip(), option.help + default
+    return usage, option.help + default
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> str:
     lines = [title]
     for usage, text in rows:
         first, *more = textwrap.wrap(text, 88 - _INDENT)
+        if len(usage) > _INDENT - 4:  # the text begins on a line of its own
+            lines.append(f"  {usage}")
+            usage = ""  # noqa: PLW2901
         lines.append(f"  {usage:<{_INDENT - 4}}  {first}")
         lines.extend(" " * _INDENT + line for line in more)
     return "\n".join(lines)

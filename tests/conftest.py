@@ -8,7 +8,7 @@ os.environ.setdefault(
 
 import pytest
 
-from nbimg import config, session
+from nbimg import config, semaphore, session
 from nbimg.config import Settings
 from nbimg.engine import pace
 from nbimg.keys import Keys
@@ -19,7 +19,7 @@ from nbimg.testing import ReplicateServer
 def isolated(tmp_path, monkeypatch):
     """A temporary folder, no provider's variables, no proxy, and waits that vanish."""
     for name in list(os.environ):
-        if name.startswith(("NBIMG_", "REPLICATE_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("NBIMG_", "REPLICATE_", "OPENAI_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NBIMG_RETRY_MIN_S", "0.01")
@@ -27,6 +27,7 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.setattr(pace, "FIRST_S", 0.01)
     monkeypatch.setattr(pace, "SHORTEST_S", 0.01)
     monkeypatch.setattr(session, "_default", None)
+    monkeypatch.setattr(semaphore, "_known", {})
     config.kernel.cache_clear()
     yield
     if session._default is not None:
@@ -56,3 +57,12 @@ def sessions():
     yield make
     for one in made:
         one.close()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=12, help="random points of kill -9")
+
+
+def pytest_generate_tests(metafunc):
+    if "kill_number" in metafunc.fixturenames:
+        metafunc.parametrize("kill_number", range(metafunc.config.getoption("kills")))

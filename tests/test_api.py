@@ -103,7 +103,7 @@ def test_an_image_behind_an_address_is_fetched_with_a_second_try(flux):
 
 def test_retry_makes_what_is_missing_at_the_provider_too(flux):
     flux.inject(Fault("error", **CREATE, status=422, skip=1))
-    results = nbimg.generate(["x"], n=3, seed=5)
+    results = nbimg.generate(["x"], n=3, seed=5, fallback=())
     assert results[0].status is Status.PARTIAL
     whole = results.retry_failed()
     assert [image.seed for image in whole[0].images] == [5, 6, 7]
@@ -193,7 +193,7 @@ def test_a_job_can_be_watched_and_asked_for_its_results_when_it_is_done(flux):
 
 
 def test_the_plan_of_a_call_sends_no_job(flux):
-    plan = session.default().plan([Request("x", n=2), Request("y", params={"no": 1})])
+    plan, _ = session.default().plan([Request("x", n=2), Request("y", params={"no": 1})])
     assert len(plan.tasks) == 1
     assert list(plan.refused) == [1]
     assert plan.cost_usd == 0.05
@@ -238,7 +238,7 @@ def test_with_a_key_the_first_provider_is_chosen_and_without_one_the_demo(server
 
 def test_what_a_bug_report_needs_holds_no_secret(flux):
     told = nbimg.about()
-    assert told["keys"] == {"replicate": True}
+    assert told["keys"]["replicate"] is True
     assert flux.token not in str(told)
     assert told["packages"]["httpx"]
 
@@ -293,7 +293,7 @@ def test_a_folder_is_all_the_images_in_it(flux):
 def test_threads_that_come_first_share_one_journal(flux):
     own = session.default()
     with ThreadPoolExecutor(8) as pool:
-        places = list(pool.map(lambda _: own._place(), range(8)))
+        places = list(pool.map(lambda _: own._workshop().place(), range(8)))
     assert len({id(place.journal) for place in places}) == 1
 
 

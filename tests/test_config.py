@@ -2,15 +2,22 @@ from pathlib import Path
 
 import pytest
 
+from nbimg import config
 from nbimg.config import SETTINGS, Rate, Settings
 from nbimg.errors import SettingError
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """A change of a file is seen by the next look."""
+    monkeypatch.setattr(config, "FRESH_S", -1.0)
 
 
 def settings(**environ):
     return Settings({f"NBIMG_{k}": v for k, v in environ.items()})
 
 
-def test_the_first_source_that_has_a_value_wins():
+def test_the_first_source_that_has_a_value_wins(at_once):
     Path("pyproject.toml").write_text("[tool.nbimg]\nretries = 5\n")
     environ = {}
     own = Settings(environ)
@@ -33,7 +40,15 @@ def test_every_setting_has_its_default_and_can_come_from_the_environment():
     assert settings(OUTPUT_DIR="x").get("output_dir") == "x"
 
 
-def test_a_file_that_is_changed_is_read_again():
+def test_files_are_not_read_again_for_every_request(monkeypatch):
+    monkeypatch.setattr(config, "FRESH_S", 60.0)
+    own = settings()
+    own.get("retries")
+    monkeypatch.setattr(Path, "is_file", lambda self: pytest.fail("looked again"))
+    assert own.provider("replicate", "rate") is None
+
+
+def test_a_file_that_is_changed_is_read_again(at_once):
     Path("nbimg.toml").write_text("retries = 6\n")
     own = settings()
     assert own.get("retries") == 6

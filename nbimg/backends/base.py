@@ -8,11 +8,13 @@ rate limit, or know the journal.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nbimg.config import Rate, Settings
 from nbimg.errors import BackendError, OutcomeUnknownError
@@ -29,9 +31,32 @@ __all__ = [
     "RemoteBackend",
     "Report",
     "State",
+    "report",
+    "reporting",
 ]
 
 Report = Callable[[Event], None]
+
+_LISTENER: ContextVar[Report | None] = ContextVar("nbimg_report", default=None)
+
+
+def report(event: Event) -> None:
+    """Tell what happens to the call that is being made, a `Preview` for example; for a backend.
+
+    Whose task it is, the engine adds. Without effect where nobody listens.
+    """
+    if (listener := _LISTENER.get()) is not None:
+        listener(event)
+
+
+@contextlib.contextmanager
+def reporting(listener: Report) -> Iterator[None]:
+    """Have `listener` told what the backends report that are called inside; for the engine."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +128,7 @@ class Prediction:
         error: Why it failed.
         progress: 0 to 1, where the provider tells.
         seconds: How long it ran, where the provider tells.
+        usage: What the provider counted, `input_tokens` for example, where it tells.
     """
 
     id: str | None
@@ -111,6 +137,7 @@ class Prediction:
     error: BackendError | None = None
     progress: float | None = None
     seconds: float | None = None
+    usage: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Backend(ABC):
@@ -144,7 +171,15 @@ class _Backend(ABC):
 
 
 class RemoteBackend(_Backend):
-    """A provider that is reached over the network."""
+    """A provider that is reached over the network.
+
+    Attributes:
+        loop: On which event loop its coroutines are called: `own`, the engine's, which is right for every
+            client that is made on first use; `caller`, the one that ran where the call was submitted,
+            for a client that someone made there and that works nowhere else.
+    """
+
+    loop: ClassVar[Literal["own", "caller"]] = "own"
 
     @abstractmethod
     async def create(self, call: Call) -> Prediction:

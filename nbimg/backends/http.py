@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,12 +27,15 @@ from nbimg.keys import redact
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Http", "Reply", "origin"]
+__all__ = ["Heard", "Http", "Reply", "origin"]
+
+Heard = Callable[[bytes], Awaitable[None]]
 
 CONNECT_S = 10.0
-#: Idle connections that are kept. httpcore looks at each of them at each request, which with 32 of them
-#: costs more than the request (measured by benchmarks/engine.py: 8 halve the time of a large batch).
-KEPT = 8
+#: Connections of one pool. httpcore looks at each idle one of a pool at each request, which with 32 of them
+#: costs more than the request: several small pools keep them all at a fraction of the cost (measured by
+#: benchmarks/engine.py).
+POOL = 4
 MAX_DOWNLOAD_BYTES = 512 * 1024 * 1024
 
 #: httpx error → whether the request can have reached the server. Most specific first in its own tree;
@@ -91,6 +95,32 @@ class Reply:
         return redact(self.content[:200].decode("utf-8", "replace").strip())[:80]
 
 
+class _Pool:
+    """A few connections.
+
+    Args:
+        trust: Whom TLS trusts, as another pool has read it; None: read it, which takes 30 ms.
+
+    Attributes:
+        busy: How many requests are under way.
+    """
+
+    def __init__(self, trust: ssl.SSLContext | None) -> None:
+        import httpx
+
+        self.trust = trust or httpx.create_ssl_context()
+        self.client = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL),
+            headers={"user-agent": "nbimg"},
+            verify=self.trust,
+        )
+        self.busy = 0
+
+    def load(self) -> int:
+        """How much it has to do."""
+        return self.busy
+
+
 class Http:
     """A client for one provider; its connections belong to the loop that first uses it.
 
@@ -102,20 +132,20 @@ class Http:
     def __init__(self, name: str, *, limit: int = 32) -> None:
         self._name = name
         self._limit = limit
-        self._client: httpx.AsyncClient | None = None
+        self._pools: list[_Pool] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _open(self) -> httpx.AsyncClient:
+    def _open(self) -> _Pool:
+        """Return the pool that has least to do."""
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            import httpx
-
-            self._client = httpx.AsyncClient(
-                limits=httpx.Limits(max_connections=self._limit, max_keepalive_connections=KEPT),
-                headers={"user-agent": "nbimg"},
-            )
-            self._loop = loop
-        return self._client
+        if self._loop is not loop:
+            self._pools, self._loop = [], loop
+        if self._pools:
+            least = min(self._pools, key=_Pool.load)
+            if least.busy < POOL or len(self._pools) * POOL >= self._limit:
+                return least
+        self._pools.append(_Pool(self._pools[0].trust if self._pools else None))
+        return self._pools[-1]
 
     async def send(
         self,
@@ -125,6 +155,7 @@ class Http:
         timeout_s: float = 60.0,
         headers: Mapping[str, str] | None = None,
         follow: bool = False,
+        heard: Heard | None = None,
         **body: Any,
     ) -> Reply:
         """Send one request and read the whole answer.
@@ -135,6 +166,7 @@ class Http:
             timeout_s: Bound on the whole exchange, in seconds; connecting has its own on top.
             headers: Those of this request.
             follow: Whether to follow redirects.
+            heard: Awaited with each part of the answer as it arrives.
             body: `json=`, `content=`, `data=`, `files=`, `params=` as httpx takes them.
 
         Raises:
@@ -144,7 +176,8 @@ class Http:
         """
         import httpx
 
-        client = self._open()
+        pool = self._open()
+        client = pool.client
         try:
             where = bare(url)
             request = client.build_request(
@@ -156,13 +189,14 @@ class Http:
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise InputError(f"{url.partition('?')[0]!r} is not an address: {error}.") from None
+        pool.busy += 1
         try:
             async with asyncio.timeout(
                 timeout_s + CONNECT_S
             ):  # httpx bounds each read, not their sum
                 response = await client.send(request, stream=True, follow_redirects=follow)
                 try:
-                    content = await self._content(response, where)
+                    content = await self._content(response, where, heard)
                 finally:
                     await response.aclose()
         except httpx.RequestError as error:
@@ -170,13 +204,17 @@ class Http:
         except TimeoutError:
             slow = httpx.ReadTimeout(f"no whole answer within {timeout_s:g} s")
             raise self._translated(slow, method, where) from None
+        finally:
+            pool.busy -= 1
         return Reply(response.status_code, dict(response.headers), content, where)
 
-    async def _content(self, response: httpx.Response, where: str) -> bytes:
+    async def _content(self, response: httpx.Response, where: str, heard: Heard | None) -> bytes:
         parts, size = [], 0
         async for part in response.aiter_bytes():
             parts.append(part)
             size += len(part)
+            if heard is not None:
+                await heard(part)
             if size > MAX_DOWNLOAD_BYTES:
                 raise ReplyError(
                     f"{self._name}: {where} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB.",
@@ -206,9 +244,9 @@ class Http:
 
     async def close(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        pools, self._pools = self._pools, []
+        for pool in pools:
+            await pool.client.aclose()
 
 
 def origin(url: str) -> str:

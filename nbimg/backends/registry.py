@@ -14,6 +14,7 @@ from importlib import metadata
 from types import MappingProxyType
 
 from nbimg.backends.base import Context, LocalBackend, RemoteBackend
+from nbimg.bridge import bridged
 from nbimg.errors import SettingError, UnknownNameError
 
 __all__ = ["Backend", "Registry", "register_backend"]
@@ -25,8 +26,11 @@ Factory = Callable[[Context], Backend]
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "demo": "nbimg.backends.local:DemoBackend",
+        "hunyuan": "nbimg.backends.hunyuan:HunyuanBackend",
         "local": "nbimg.backends.local:DiffusersBackend",
+        "openai": "nbimg.backends.openai:OpenAIBackend",
         "replicate": "nbimg.backends.replicate:ReplicateBackend",
+        "speedpix": "nbimg.backends.speedpix:SpeedPixBackend",
     }
 )
 _added: dict[str, Factory] = {}
@@ -65,7 +69,7 @@ class Registry:
         return tuple(sorted({*BUILT_IN, *_added, *_entry_points()}))
 
     def get(self, name: str) -> Backend:
-        """Return the backend of a provider.
+        """Return the backend of a provider, as the call under way has to speak to it.
 
         Raises:
             UnknownNameError: When there is none of that name.
@@ -73,7 +77,7 @@ class Registry:
         with self._lock:
             if name not in self._made:
                 self._made[name] = self._factory(name)(self._context)
-            return self._made[name]
+            return bridged(self._made[name])
 
     def made(self) -> tuple[Backend, ...]:
         """Return the backends that were used so far."""

@@ -9,29 +9,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbimg import telemetry
 from nbimg.backends.base import Call
-from nbimg.engine.limits import Lane
+from nbimg.backends.registry import Backend, Registry
+from nbimg.engine.breaker import Breakers
+from nbimg.engine.limits import Lane, Limits
+from nbimg.engine.pace import Pace
 from nbimg.engine.retry import Policy
 from nbimg.engine.task import Task
-from nbimg.errors import BackendError, BusyError, StoreError
+from nbimg.errors import BackendError, BusyError, NbimgError, StoreError
 from nbimg.events import Finished, Listener, Retrying, Saved, Started, Waiting
 from nbimg.plan import Planned
 from nbimg.store.files import Store
-from nbimg.store.journal import Journal
+from nbimg.store.journal import Journal, SentCall
 from nbimg.store.provenance import describe
 from nbimg.types import EncodedImage, ImageRecord, Result
 
-__all__ = ["Batch", "BatchRun"]
+__all__ = ["Batch", "BatchRun", "Shared"]
 
 log = logging.getLogger("nbimg")
 
 #: How long Stop waits for providers to answer and to confirm a cancellation.
 CLEANUP_S = 3.0
+
+Fall = Callable[[Planned, NbimgError, Collection[str]], Awaitable[Planned | None]]
+
+
+async def _no_fall(_planned: Planned, _error: NbimgError, _tried: Collection[str]) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,16 @@ class Batch:
         timeout_s: Bound on each call of a task from its permit on, in seconds; None: only the stages'
             own.
         concurrency: Calls at once per account, in place of the default.
+        semaphore: One that every call holds as well: a name, or any semaphore.
         url_only: Whether to keep the provider's addresses and download nothing.
+        slots: Index → the place of the task in the cache.
+        about: What the journal keeps of the call, to give the batch back as it was.
+        fall: Gives the next model of a task's chain: planned, error, the models that were tried.
+        taken: (index, variant) → a call that a kernel before this one has sent; None for a new batch.
+        creates: Whether jobs may be created; without it what was sent is fetched and no more.
+        unsent: Indexes of the tasks of an earlier kernel that have something to be sent.
+        stopped: Whether the batch was stopped by hand before, and stays so.
+        whole: Whether these are all tasks of the batch that are left.
     """
 
     id: str
@@ -53,7 +72,41 @@ class Batch:
     policy: Policy = field(default_factory=Policy)
     timeout_s: float | None = None
     concurrency: int | None = None
+    semaphore: Any = None
     url_only: bool = False
+    slots: Mapping[int, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    fall: Fall = _no_fall
+    taken: Mapping[tuple[int, int], SentCall] | None = None
+    creates: bool = True
+    unsent: Collection[int] = ()
+    stopped: bool = False
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all batches of an output folder share.
+
+    Attributes:
+        registry: The backends.
+        limits: The lanes of the accounts.
+        store: The output folder.
+        journal: Its journal.
+        disk: The threads that write.
+        paces: Full name of a model → how long its jobs take.
+        breakers: Which models are left out for a while.
+        kept: What still runs when its batch has ended: cleanups after Stop.
+    """
+
+    registry: Registry
+    limits: Limits
+    store: Store
+    journal: Journal
+    disk: Executor
+    paces: Mapping[str, Pace]
+    breakers: Breakers
+    kept: set[asyncio.Task[None]]
 
 
 @dataclass(eq=False)
@@ -63,35 +116,49 @@ class BatchRun:
     Attributes:
         batch: What was asked for.
         emit: Told what happens.
-        store: The output folder.
-        journal: Its journal.
-        disk: The threads that write.
-        lanes: Name of a backend → its lane.
-        kept: The engine's own set of what still runs: a cleanup may outlive the batch.
-        tasks: Index → task.
+        shared: What it shares with the others.
+        tasks: Index → task, of those that are under way.
         results: Index → result, of the tasks that have ended.
+        unsent: Whether anything was left unsent, to be sent another time.
     """
 
     batch: Batch
     emit: Listener
-    store: Store
-    journal: Journal
-    disk: Executor
-    lanes: dict[str, Lane]
-    kept: set[asyncio.Task[None]]
-    tasks: dict[int, Task] = field(init=False)
+    shared: Shared
+    tasks: dict[int, Task] = field(default_factory=dict)
     results: dict[int, Result] = field(default_factory=dict)
+    unsent: bool = False
+    _lanes: dict[str, Lane] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
     _cleanups: dict[asyncio.Task[None], Callable[[], Awaitable[None]] | None] = field(
         default_factory=dict
     )
 
-    def __post_init__(self) -> None:
-        self.tasks = {planned.index: Task(planned) for planned in self.batch.tasks}
+    def lane(self, backend: Backend) -> Lane:
+        """Return the lane of a backend, as this batch may use it."""
+        lane = self._lanes.get(backend.name)
+        if lane is None:
+            lane = self._lanes[backend.name] = self.shared.limits.lane(
+                backend.name,
+                backend.concurrency,
+                backend.rates,
+                self.batch.concurrency,
+                self.batch.semaphore,
+            )
+        return lane
+
+    def open(self, planned: Planned) -> Task:
+        """Return the task, made when its first call comes up: a batch may have 50,000."""
+        task = self.tasks.get(planned.index)
+        if task is None:
+            task = self.tasks[planned.index] = Task(planned, self._began)
+        return task
 
     def start(self, task: Task) -> None:
         """Say so when the first call of a task has its permit."""
         if not task.started:
             task.start()
+            task.span = telemetry.begin(task.planned.request, task.planned.ref)
             self.emit(Started(task=task.planned.index))
 
     def waiting(self, task: Task, stage: str) -> Callable[[int, float, BackendError], None]:
@@ -124,38 +191,56 @@ class BatchRun:
             ImageInputError: When the bytes are no image.
             StoreWriteError: When it cannot be written.
         """
-        planned = task.planned
+        request = task.planned.request
         values = {
-            "index": planned.index + 1,
-            "prompt": planned.request.prompt,
-            "model": str(planned.ref),
+            "index": task.planned.index + 1,
+            "prompt": request.prompt,
+            "model": str(call.ref),
             "seed": image.seed,
         }
-        numbered = planned.request.output and (several or planned.request.n > 1)
-        text = describe(planned.request, planned.ref, call, image.seed)
-        record = await asyncio.get_running_loop().run_in_executor(
-            self.disk,
-            lambda: self.store.put(
+        numbered = request.output and (several or request.n > 1)
+
+        def put() -> ImageRecord:
+            return self.shared.store.put(
                 image,
-                planned.request.output,
+                request.output,
                 values,
                 variant=number if numbered else None,
-                text=text,
-            ),
-        )
-        self.emit(Saved(task=planned.index, image=record))
+                text=describe(request, call.ref, call, image.seed),
+            )
+
+        record = await asyncio.get_running_loop().run_in_executor(self.shared.disk, put)
+        self.emit(Saved(task=task.planned.index, image=record))
         return record
 
-    async def report(self, task: Task) -> None:
-        """When a task's last call has ended: journal, then tell."""
-        index = task.planned.index
-        if not task.settled or index in self.results:
+    async def report(
+        self, task: Task, order: int | None = None, images: Sequence[ImageRecord] = ()
+    ) -> None:
+        """When a call has ended: into the journal, and when it was the task's last one, tell.
+
+        Args:
+            task: Its task.
+            order: The journal's number of the call, where what it made is not written down yet.
+            images: What it made.
+        """
+        index, journal = task.planned.index, self.shared.journal
+        if not task.settled or index in self.results:  # its last two calls may end together
+            if order is not None:
+                await self.noted(journal.settled(order, "done", images))
             return
         result = task.result()
         self.results[index] = result
+        self.tasks.pop(index, None)
         try:
-            await self.noted(self.journal.finished(self.batch.id, result))
+            if task.unsent and order is not None:
+                await self.noted(journal.settled(order, "done", images))
+            elif order is not None:
+                await self.noted(journal.ended(order, images, self.batch.id, result))
+            elif not task.unsent:
+                await self.noted(journal.finished(self.batch.id, result))
         finally:  # told even when Stop comes in between
+            if task.span is not None:
+                task.span(result)
             self.emit(Finished(task=index, result=result))
 
     @staticmethod
@@ -179,8 +264,8 @@ class BatchRun:
         """
         cleanup = asyncio.create_task(work)
         self._cleanups[cleanup] = give_up
-        self.kept.add(cleanup)
-        cleanup.add_done_callback(self.kept.discard)
+        self.shared.kept.add(cleanup)
+        cleanup.add_done_callback(self.shared.kept.discard)
 
     async def clean_up(self) -> None:
         """Wait for what the workers left behind, but no longer than `CLEANUP_S`."""

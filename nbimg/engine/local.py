@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from nbimg.backends.base import Call, LocalBackend
@@ -17,9 +17,9 @@ from nbimg.engine.batch import BatchRun
 from nbimg.engine.task import Task
 from nbimg.errors import JobFailedError, NbimgError, ReplyError
 from nbimg.events import Event
-from nbimg.types import EncodedImage
+from nbimg.types import EncodedImage, ImageRecord
 
-__all__ = ["Member", "run_local"]
+__all__ = ["Member", "make_alone", "run_local"]
 
 log = logging.getLogger("nbimg")
 
@@ -27,26 +27,20 @@ log = logging.getLogger("nbimg")
 Member = tuple[Task, int, Call]
 
 
-async def run_local(run: BatchRun, backend: LocalBackend, members: Sequence[Member]) -> None:
-    """Make the images of `members` in one call; every way it can end is written down."""
+async def run_local(
+    run: BatchRun, backend: LocalBackend, members: Sequence[Member]
+) -> list[tuple[Member, Exception]]:
+    """Make the images of `members` in one call; each is written down as it is on disk.
+
+    Returns:
+        The members that were not made, each with the reason.
+    """
     at = time.time()
     failure: Exception
 
-    def report(position: int, event: Event) -> None:
-        run.emit(replace(event, task=members[position][0].planned.index))
-
     try:
-        async with run.lanes[backend.name].permit():
-            for task, _, _ in members:
-                run.start(task)
-            async with asyncio.timeout(run.batch.timeout_s):
-                async for position, image in backend.generate([m[2] for m in members], report):
-                    await _keep(run, at, members[position], image)
-    except TimeoutError:
-        failure = JobFailedError(
-            f"not finished within the time-out of {run.batch.timeout_s or 0:g} s.",
-            backend=backend.name,
-        )
+        async for position, image in _generated(run, backend, members):
+            await _keep(run, at, members[position], image)
     except NbimgError as error:
         failure = error
     except Exception as error:  # a defect in a plug-in must not cost the other tasks
@@ -54,11 +48,50 @@ async def run_local(run: BatchRun, backend: LocalBackend, members: Sequence[Memb
         failure = error
     else:
         failure = ReplyError(f"{backend.name} made fewer images than it was asked for.")
-    for task, variant, _ in members:
-        if variant in task.open_variants():
-            task.tried("local", at, failure, None)
-            task.failed(variant, failure)
-            await run.report(task)
+    left = [member for member in members if member[1] in member[0].open_variants()]
+    for task, _, call in left:
+        task.tried(call.ref.full, "local", at, failure, None)
+    return [(member, failure) for member in left]
+
+
+async def make_alone(
+    run: BatchRun, backend: LocalBackend, member: Member
+) -> tuple[ImageRecord, ...]:
+    """Make the images of one call.
+
+    Raises:
+        NbimgError: When it fails.
+    """
+    task, variant, call = member
+    images = [
+        await run.save(task, call, image, variant + 1)
+        async for _, image in _generated(run, backend, [member])
+    ]
+    if not images:
+        raise ReplyError(f"{backend.name} made fewer images than it was asked for.")
+    return tuple(images)
+
+
+async def _generated(
+    run: BatchRun, backend: LocalBackend, members: Sequence[Member]
+) -> AsyncIterator[tuple[int, EncodedImage]]:
+    """Hold the permit, keep to the time-out, and tell what happens."""
+
+    def report(position: int, event: Event) -> None:
+        run.emit(replace(event, task=members[position][0].planned.index))
+
+    async with run.lane(backend).permit():
+        for task, _, _ in members:
+            run.start(task)
+        try:
+            async with asyncio.timeout(run.batch.timeout_s):
+                async for position, image in backend.generate([m[2] for m in members], report):
+                    yield position, image
+        except TimeoutError:
+            raise JobFailedError(
+                f"not finished within the time-out of {run.batch.timeout_s or 0:g} s.",
+                backend=backend.name,
+            ) from None
 
 
 async def _keep(run: BatchRun, at: float, member: Member, image: EncodedImage) -> None:
@@ -66,9 +99,9 @@ async def _keep(run: BatchRun, at: float, member: Member, image: EncodedImage) -
     try:
         record = await run.save(task, call, image, variant + 1)
     except NbimgError as error:
-        task.tried("local", at, error, None)
+        task.tried(call.ref.full, "local", at, error, None)
         task.failed(variant, error)
     else:
-        task.tried("local", at, None, None)
+        task.tried(call.ref.full, "local", at, None, None)
         task.done(variant, [record])
     await run.report(task)

@@ -20,6 +20,11 @@ class Pace:
     def __init__(self) -> None:
         self._expected_s: float | None = None
 
+    @property
+    def expected_s(self) -> float | None:
+        """How long a job takes, in seconds; None: nothing is known yet."""
+        return self._expected_s
+
     def learn(self, seconds: float, polls: int) -> None:
         """Take in a job that had ended when it was asked for the `polls`-th time.
 

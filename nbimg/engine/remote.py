@@ -1,15 +1,16 @@
-"""One remote call, from its permit to its files.
+"""One remote call to one model, from its permit to its files.
 
-Stage: a worker of the engine. For each call: permit · an order (`order`) that is created and waited for ·
-download · the file on disk · the order settled. Comes in: a call. Goes out: what became of it, in its
-task. Must not: settle an order while anything that was paid is left to fetch.
+Stage: below the chain. Permit · an order (`order`) that is created, or taken up, and waited for ·
+download · the file on disk. Comes in: a call. Goes out: the files, and the order, which whoever writes
+down the result settles. Must not: settle an order while anything that was paid is left to fetch.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from nbimg.backends.base import Call, Output, Prediction, RemoteBackend, State
@@ -18,15 +19,22 @@ from nbimg.engine.order import Order
 from nbimg.engine.pace import Pace
 from nbimg.engine.retry import retrying
 from nbimg.engine.task import Task
-from nbimg.errors import ImageInputError, JobFailedError, NbimgError, ReplyError
+from nbimg.errors import ImageInputError, JobFailedError, OutcomeUnknownError, ReplyError
+from nbimg.store.journal import SentCall
 from nbimg.types import EncodedImage, ImageRecord
 
-__all__ = ["RemoteCall"]
-
-log = logging.getLogger("nbimg")
+__all__ = ["Made", "RemoteCall"]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a call made: its images, and the order that is to be settled; None for a local one."""
+
+    images: tuple[ImageRecord, ...]
+    order: Order | None = None
+
+
+@dataclass(eq=False, slots=True)
 class RemoteCall:
     """One remote call on its way.
 
@@ -37,6 +45,8 @@ class RemoteCall:
         call: What is sent.
         backend: To whom.
         pace: What is known of how long the model takes.
+        order: The latest one.
+        final: Whether no other model may follow: no time is left, or somebody cancelled the job.
     """
 
     run: BatchRun
@@ -45,46 +55,93 @@ class RemoteCall:
     call: Call
     backend: RemoteBackend
     pace: Pace
+    order: Order | None = None
+    final: bool = False
 
-    async def run_to_end(self) -> None:
-        """Go from permit to file; every way it can end is written down."""
+    @property
+    def owed(self) -> bool:
+        """Whether a job was left behind that runs or is paid for, or no other may follow."""
+        return self.final or (self.order is not None and self.order.owed)
+
+    async def make(self, admit: Callable[[], None]) -> Made:
+        """Have it made, and fetch it.
+
+        Args:
+            admit: Called when it is its turn; raises when the model is not to be tried now.
+
+        Raises:
+            NbimgError: When it failed, for good or within its time-out.
+        """
+
+        async def made() -> tuple[Order, Prediction]:
+            told = self.run.waiting(self.task, "run")
+            return await retrying("run", self._ordered, self.run.batch.policy, told)
+
+        return await self._bounded(made, admit)
+
+    async def take_up(self, sent: SentCall) -> Made:
+        """Fetch what an earlier kernel ordered; nothing is created.
+
+        Raises:
+            AbsentError: When it provably never arrived.
+            NbimgError: When it failed, or what became of it cannot be told.
+        """
+
+        async def taken() -> tuple[Order, Prediction]:
+            order = self._order()
+            return order, await self._waited(order, await order.take_up(sent))
+
+        return await self._bounded(taken)
+
+    async def _bounded(
+        self,
+        work: Callable[[], Awaitable[tuple[Order, Prediction]]],
+        admit: Callable[[], None] = lambda: None,
+    ) -> Made:
+        """Do the work with a permit, then fetch without one, all within the task's time-out."""
+        limit_s = self.run.batch.timeout_s
         try:
-            await self._finish()
-        except TimeoutError:
-            error = JobFailedError(
-                f"not finished within the time-out of {self.run.batch.timeout_s or 0:g} s.",
-                backend=self.backend.name,
-            )
-            self.task.failed(self.variant, error)
-        except NbimgError as error:
-            self.task.failed(self.variant, error)
-        except Exception as error:  # a defect here or in a plug-in must not cost the other tasks
-            log.exception("task %s failed unexpectedly", self.task.planned.index)
-            self.task.failed(self.variant, error)
-        await self.run.report(self.task)
-
-    async def _finish(self) -> None:
-        batch = self.run.batch
-        async with asyncio.timeout(None) as bound:
-            async with self.run.lanes[self.backend.name].permit():
-                if batch.timeout_s is not None:
-                    bound.reschedule(asyncio.get_running_loop().time() + batch.timeout_s)
+            async with asyncio.timeout(None) as bound, AsyncExitStack() as held:
+                await held.enter_async_context(self.run.lane(self.backend).permit())
+                admit()
+                if limit_s is not None:
+                    bound.reschedule(asyncio.get_running_loop().time() + limit_s)
                 self.run.start(self.task)
-                told = self.run.waiting(self.task, "run")
-                order, made = await retrying("run", self._ordered, batch.policy, told)
-            began = time.monotonic()
-            images = await self._downloaded(order, made)
-            self.task.download_s = max(self.task.download_s, time.monotonic() - began)
-            self.task.done(self.variant, images)
-        await order.settle("done")
+                order, made = await work()
+                await held.aclose()
+                began = time.monotonic()
+                images = await self._downloaded(order, made)
+                self.task.download_s = max(self.task.download_s, time.monotonic() - began)
+                return Made(tuple(images), order)
+        except TimeoutError:
+            self.final = True
+            what = f"the time-out of {limit_s or 0:g} s"
+            if self.order is not None and self.order.in_flight:
+                raise OutcomeUnknownError(
+                    f"{self.backend.name} had not answered within {what}; the request may have been "
+                    "accepted and charged.",
+                    backend=self.backend.name,
+                    model=self.call.ref.model,
+                ) from None
+            raise JobFailedError(
+                f"not finished within {what}.", backend=self.backend.name
+            ) from None
+
+    def _order(self) -> Order:
+        self.order = Order(self.run, self.task, self.variant, self.call, self.backend)
+        return self.order
 
     async def _ordered(self) -> tuple[Order, Prediction]:
         """Order a job and wait for its success; one that failed for a passing reason may be run again."""
-        at = time.time()
-        order = Order(self.run, self.task, self.variant, self.call, self.backend)
+        order = self._order()
         await order.intend()
-        made = await order.wait(await order.create(), self.pace)
+        return order, await self._waited(order, await order.create())
+
+    async def _waited(self, order: Order, prediction: Prediction) -> Prediction:
+        at = time.time()
+        made = await order.wait(prediction, self.pace)
         error = made.error
+        self.final = made.state is State.CANCELLED
         if made.state is not State.DONE:
             error = error or JobFailedError(
                 "the job was cancelled at the provider.", job_id=order.job_id
@@ -92,10 +149,10 @@ class RemoteCall:
         elif not made.outputs:
             error = ReplyError("the job succeeded without an image.", job_id=order.job_id)
         if error is not None:
-            self.task.tried("run", at, error, order.job_id)
+            self.task.tried(self.call.ref.full, "run", at, error, order.job_id)
             await order.settle("failed" if made.state is State.DONE else made.state.value)
             raise error
-        return order, made
+        return made
 
     async def _downloaded(self, order: Order, made: Prediction) -> list[ImageRecord]:
         """Fetch and save every output, in order."""

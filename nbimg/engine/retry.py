@@ -65,6 +65,12 @@ async def retrying(
     Raises:
         BackendError: The last one.
     """
+    try:
+        return await work()  # most succeed at once: tenacity is for those that do not
+    except BackendError as error:
+        if policy.attempts <= 1 or not may_retry(stage, error):
+            raise
+        first: BackendError | None = error
     import tenacity  # `%load_ext nbimg` stays light
 
     backoff = tenacity.wait_exponential(
@@ -88,6 +94,9 @@ async def retrying(
         reraise=True,
     ):
         with attempt:
+            if first is not None:
+                known, first = first, None
+                raise known
             return await work()
     raise AssertionError("unreachable: tenacity re-raises")
 

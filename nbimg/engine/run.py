@@ -1,35 +1,42 @@
 """Run a batch: planned tasks in, events and results out.
 
 Stage: the one place where backends, journal and store meet. A batch becomes workers: one a remote call
-(`remote`), one for all local calls that can share a call (`local`). Goes out: one result a task, in
-order. One failed task never costs the others. Must not: draw anything, or know a provider.
+(`chain`), as many at once as its lane is wide and a few more that download; one for all local calls
+that can share a call (`local`). Goes out: one result a task, in order. One failed task never costs the
+others. Must not: draw anything, or know a provider.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Hashable
+from collections.abc import Collection, Coroutine, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from nbimg.backends.base import LocalBackend
+from nbimg.backends.base import LocalBackend, RemoteBackend
 from nbimg.backends.registry import Registry
-from nbimg.engine.batch import Batch, BatchRun
-from nbimg.engine.limits import Lane, Limits
+from nbimg.engine.batch import Batch, BatchRun, Shared
+from nbimg.engine.breaker import Breakers
+from nbimg.engine.chain import Chain
+from nbimg.engine.limits import Limits
 from nbimg.engine.local import Member, run_local
 from nbimg.engine.pace import Pace
-from nbimg.engine.remote import RemoteCall
-from nbimg.events import Listener
+from nbimg.errors import NbimgError
+from nbimg.events import Finished, Listener
+from nbimg.plan import Planned
 from nbimg.store.files import Store
-from nbimg.store.journal import Journal
-from nbimg.types import Result
+from nbimg.store.journal import Journal, Row
+from nbimg.types import Result, Status
 
 __all__ = ["Batch", "Engine", "until"]
 
+#: So many workers beyond those that hold a permit: they download, or are next.
+AHEAD = 16
+
 
 class Engine:
-    """The engine of a kernel; everything in it runs on the portal's loop.
+    """The engine of an output folder; everything in it runs on the portal's loop.
 
     Args:
         registry: The backends.
@@ -39,13 +46,14 @@ class Engine:
     """
 
     def __init__(self, registry: Registry, store: Store, journal: Journal, limits: Limits) -> None:
-        self._registry = registry
-        self._store = store
-        self._journal = journal
-        self._limits = limits
-        self._paces: dict[str, Pace] = defaultdict(Pace)
-        self._cleanups: set[asyncio.Task[None]] = set()
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="nbimg-disk")
+        self._shared = Shared(
+            registry, limits, store, journal, self._disk, defaultdict(Pace), Breakers(), set()
+        )
+
+    def pace(self, model: str) -> Pace:
+        """Return what is known of how long the jobs of a model take; `model` is its full name."""
+        return self._shared.paces[model]
 
     async def run(
         self, batch: Batch, emit: Listener, stop: asyncio.Event | None = None
@@ -64,57 +72,115 @@ class Engine:
         Raises:
             StoreError: When nothing can be written; nothing was sent then.
         """
-        lanes = self._lanes(batch)
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._store.ready)
-        await self._journal.begin(batch.id, {p.index: p.request for p in batch.tasks})
-        run = BatchRun(batch, emit, self._store, self._journal, self._disk, lanes, self._cleanups)
-        workers = {asyncio.create_task(work) for work in self._workers(run)}
-        stopped = False
+        run = BatchRun(batch, emit, self._shared)
+        feeders = self._feeders(run)
         try:
-            stopped = await until(workers, stop)
+            await self._begin(batch)
+        except BaseException:
+            for feeder in feeders:
+                feeder.close()
+            raise
+        working = {asyncio.create_task(feeder) for feeder in feeders}
+        stopped = True  # by whatever, unless it ends by itself
+        try:
+            stopped = await until(working, stop)
         finally:
-            for worker in workers:
+            for worker in working:
                 worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            ended = await asyncio.gather(*working, return_exceptions=True)
             await run.clean_up()
-        for task in run.tasks.values():
-            for variant in task.open_variants():
-                task.cancelled(variant)
-            await run.report(task)
-        await run.noted(self._journal.end(batch.id, "cancelled" if stopped else "done"))
-        return tuple(run.results[planned.index] for planned in batch.tasks)
+            for task in list(run.tasks.values()):
+                for variant in task.open_variants():
+                    task.cancelled(variant)
+                await run.report(task)
+            await run.noted(self._shared.journal.end(batch.id, _state(run, stopped)))
+        for fault in ended:
+            if isinstance(fault, Exception):  # a defect here must not look like a success
+                raise fault
+        return tuple(self._result(run, planned) for planned in batch.tasks)
 
-    def _lanes(self, batch: Batch) -> dict[str, Lane]:
-        """The lane of every provider that the batch uses."""
-        names = dict.fromkeys(planned.ref.provider for planned in batch.tasks)
-        backends = [self._registry.get(name) for name in names]
-        return {
-            b.name: self._limits.lane(b.name, b.concurrency, b.rates, batch.concurrency)
-            for b in backends
-        }
+    async def _begin(self, batch: Batch) -> None:
+        """Everything is on disk before the first is sent."""
+        shared = self._shared
+        await asyncio.get_running_loop().run_in_executor(self._disk, shared.store.ready)
+        if batch.taken is None:
+            rows = [
+                Row(p.index, p.request, p.ref.full, p.seed, p.number, batch.slots.get(p.index))
+                for p in batch.tasks
+            ]
+            await shared.journal.begin(batch.id, rows, about=batch.about)
 
-    def _workers(self, run: BatchRun) -> list[Coroutine[Any, Any, None]]:
-        """One worker a remote call; one for all local calls that can share a call."""
-        workers: list[Coroutine[Any, Any, None]] = []
+    def _feeders(self, run: BatchRun) -> list[Coroutine[Any, Any, None]]:
+        """One feeder a provider; one worker for all local calls that can share a call."""
+        remote: dict[str, list[Planned]] = defaultdict(list)
         shared: dict[tuple[str, Hashable], list[Member]] = defaultdict(list)
-        for task in run.tasks.values():
-            backend = self._registry.get(task.planned.ref.provider)
-            for variant, call in enumerate(task.planned.calls):
-                if isinstance(backend, LocalBackend):
-                    key = (backend.name, backend.share_key(call))
-                    shared[key].append((task, variant, call))
-                else:
-                    pace = self._paces[call.ref.full]
-                    workers.append(RemoteCall(run, task, variant, call, backend, pace).run_to_end())
+        for planned in run.batch.tasks:
+            backend = self._shared.registry.get(planned.ref.provider)
+            if isinstance(backend, RemoteBackend):
+                remote[backend.name].append(planned)
+            elif run.batch.creates:
+                task = run.open(planned)
+                for variant, call in enumerate(task.calls):
+                    shared[backend.name, backend.share_key(call)].append((task, variant, call))
+        feeders = [self._feed(run, name, planned) for name, planned in remote.items()]
         for (name, _), members in shared.items():
-            local = self._registry.get(name)
+            local = self._shared.registry.get(name)
             assert isinstance(local, LocalBackend)
-            workers.append(run_local(run, local, members))
-        return workers
+            feeders.append(self._locally(run, local, members))
+        return feeders
+
+    @staticmethod
+    async def _locally(run: BatchRun, backend: LocalBackend, members: list[Member]) -> None:
+        """Make what can share a call; what fails goes on by itself, with the next model."""
+        for (task, variant, _), failure in await run_local(run, backend, members):
+            if isinstance(failure, NbimgError):
+                await Chain(run, task, variant).run_to_end(failure)
+            else:
+                task.failed(variant, failure)
+                await run.report(task)
+
+    async def _feed(self, run: BatchRun, provider: str, planned: list[Planned]) -> None:
+        """Start a worker for each call, but only so many at once as can be of use."""
+        lane = run.lane(self._shared.registry.get(provider))
+        room = asyncio.Semaphore(lane.limit + AHEAD)
+        async with asyncio.TaskGroup() as workers:
+            for one, variant in _variants(planned):
+                await room.acquire()
+                worker = workers.create_task(Chain(run, run.open(one), variant).run_to_end())
+                worker.add_done_callback(lambda _: room.release())
+
+    @staticmethod
+    def _result(run: BatchRun, planned: Planned) -> Result:
+        """What became of a task; one that never began was cancelled."""
+        index = planned.index
+        if index not in run.results:
+            run.results[index] = Result(
+                index,
+                planned.request,
+                planned.ref.full,
+                planned.asked,
+                Status.CANCELLED,
+                notices=planned.notices,
+            )
+            run.emit(Finished(task=index, result=run.results[index]))
+        return run.results[index]
 
     def close(self) -> None:
         """Give back the threads."""
         self._disk.shutdown(wait=False)
+
+
+def _variants(planned: list[Planned]) -> Iterator[tuple[Planned, int]]:
+    for one in planned:
+        for variant in range(one.number):
+            yield one, variant
+
+
+def _state(run: BatchRun, stopped: bool) -> str:
+    """How the journal calls the end of a batch: `open` is one of which some was never sent."""
+    if stopped or run.batch.stopped:
+        return "cancelled"
+    return "open" if run.unsent or not run.batch.whole else "done"
 
 
 async def until(workers: Collection[asyncio.Future[Any]], stop: asyncio.Event | None) -> bool:

@@ -5,9 +5,12 @@ Stage: below the engine's run. Comes in: what happened to each of its calls. Goe
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from nbimg.backends.base import Call
 from nbimg.errors import ContentRefusedError, OutcomeUnknownError, ReplyError
 from nbimg.plan import Planned
 from nbimg.types import Attempt, ErrorRecord, ImageRecord, Result, Seconds, Status
@@ -20,17 +23,34 @@ class Task:
 
     Args:
         planned: The task.
+        began: When its batch began, as `time.monotonic` tells.
+
+    Attributes:
+        attempts: Every try of a stage, oldest first.
+        download_s: The longest download of its calls, in seconds.
+        span: Told the result at the end, when somebody traces.
+        unsent: Whether a part of it was left unsent, to be sent another time.
     """
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: Planned, began: float) -> None:
         self.planned = planned
         self.attempts: list[Attempt] = []
         self.download_s = 0.0
-        self._begun = time.monotonic()
+        self.span: Callable[[Result], None] | None = None
+        self.unsent = False
+        self._begun = began
         self._started: float | None = None
         self._images: dict[int, tuple[ImageRecord, ...]] = {}
         self._errors: dict[int, Exception] = {}
         self._cancelled: set[int] = set()
+        self._used: dict[int, Planned] = {}
+        self._notices: list[str] = list(planned.notices)
+        self._usage: Counter[str] = Counter()
+
+    @functools.cached_property
+    def calls(self) -> tuple[Call, ...]:
+        """What is sent, variants in order."""
+        return self.planned.calls()
 
     @property
     def started(self) -> bool:
@@ -41,9 +61,13 @@ class Task:
         """The first call has its permit."""
         self._started = self._started or time.monotonic()
 
-    def done(self, variant: int, images: Sequence[ImageRecord]) -> None:
-        """A call ended with images, all on disk."""
+    def done(
+        self, variant: int, images: Sequence[ImageRecord], planned: Planned | None = None
+    ) -> None:
+        """A call ended with images, all on disk; `planned` is the one whose model made them."""
         self._images[variant] = tuple(images)
+        self._used[variant] = planned or self.planned
+        self.note(self._used[variant].notices)
 
     def failed(self, variant: int, error: Exception) -> None:
         """A call ended with an error."""
@@ -54,11 +78,21 @@ class Task:
         if variant not in self._images and variant not in self._errors:
             self._cancelled.add(variant)
 
-    def tried(self, stage: str, at: float, error: BaseException | None, job_id: str | None) -> None:
+    def spent(self, usage: Mapping[str, int]) -> None:
+        """Add what a provider counted for one of the calls."""
+        self._usage.update(usage)
+
+    def note(self, notices: Iterable[str]) -> None:
+        """Add lines for the reader, each once."""
+        self._notices += [text for text in notices if text not in self._notices]
+
+    def tried(
+        self, model: str, stage: str, at: float, error: BaseException | None, job_id: str | None
+    ) -> None:
         """Write down one try of one stage; `at` is the Unix time when it began."""
         self.attempts.append(
             Attempt(
-                self.planned.ref.full,
+                model,
                 stage,
                 at,
                 round(time.time() - at, 4),
@@ -71,12 +105,13 @@ class Task:
     @property
     def settled(self) -> bool:
         """Whether every call has ended."""
-        return not self.open_variants()
+        ended = len(self._images.keys() | self._errors.keys() | self._cancelled)
+        return ended >= self.planned.number
 
     def open_variants(self) -> tuple[int, ...]:
         """Return the calls that have not ended."""
         ended = {*self._images, *self._errors, *self._cancelled}
-        return tuple(k for k in range(len(self.planned.calls)) if k not in ended)
+        return tuple(k for k in range(self.planned.number) if k not in ended)
 
     def result(self) -> Result:
         """Return what became of the task."""
@@ -86,28 +121,36 @@ class Task:
         asked = planned.request.n
         if error is None and not self._cancelled and len(images) < asked:
             error = ReplyError(f"{planned.ref} made {len(images)} of {asked} images.")
-        cost = planned.cost_usd
-        if cost is not None:
-            cost *= min(1.0, len(images) / asked)
+        used = {other.ref.full for other in self._used.values()}
         now = time.monotonic()
         started = self._started if self._started is not None else now
         return Result(
             index=planned.index,
             request=planned.request,
-            model=planned.ref.full,
+            model=used.pop() if len(used) == 1 else planned.ref.full,
             model_asked=planned.asked,
             status=self._status(images, error),
             images=images,
             error=None if error is None else ErrorRecord.of(error),
             attempts=tuple(self.attempts),
-            notices=planned.notices,
+            notices=tuple(self._notices),
             seconds=Seconds(
                 round(started - self._begun, 3),
                 round(max(0.0, now - started - self.download_s), 3),
                 round(self.download_s, 3),
             ),
-            cost_usd=cost,
+            cost_usd=self._cost_usd(),
+            usage=dict(self._usage),
         )
+
+    def _cost_usd(self) -> float | None:
+        """What the images cost, each at the price of the model that made it."""
+        total = 0.0
+        for variant, planned in self._used.items():
+            if planned.cost_usd is None:
+                return None
+            total += planned.cost_usd * min(1.0, len(self._images[variant]) / planned.request.n)
+        return total if self._used or self.planned.cost_usd is not None else None
 
     def _status(self, images: Sequence[ImageRecord], error: Exception | None) -> Status:
         if error is None and not self._cancelled:

@@ -1,7 +1,7 @@
-"""Images on disk: whole or not at all, found by content, named for people.
+"""Images and videos on disk: whole or not at all, found by content, named for people.
 
-Stage: below the engine. Comes in: the bytes of an image. Goes out: an `ImageRecord` whose file is on
-disk. Each image is written once, as `.nbimg/objects/<sha256>`, and linked under its readable name, so
+Stage: below the engine. Comes in: the bytes of one. Goes out: an `ImageRecord` whose file is on
+disk. Each is written once, as `.nbimg/objects/<sha256>`, and linked under its readable name, so
 that a renamed file loses nothing and costs no second copy. Must not: decide what is made.
 """
 
@@ -13,9 +13,10 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from nbimg import pixels
+from nbimg import pixels, video
 from nbimg.errors import ImageInputError, ResultDamagedError, ResultMissingError, StoreWriteError
 from nbimg.store.names import file_name
 from nbimg.store.provenance import embed
@@ -56,20 +57,27 @@ class Store:
         *,
         variant: int | None = None,
         text: Mapping[str, str] | None = None,
+        cover: bytes | None = None,
     ) -> ImageRecord:
-        """Write an image; it is whole on disk when this returns.
+        """Write an image or a video; it is whole on disk when this returns.
 
         Args:
-            image: The bytes, of any format that Pillow reads.
+            image: The bytes: of any format that Pillow reads, or an MP4 or WebM.
             template: Of the file name, see `nbimg.store.names`.
             values: What its fields stand for.
             variant: 1-based number among several outputs of one task.
             text: How it was made, stored in the image where its format has room.
+            cover: A picture that stands for a video, where there is one.
 
         Raises:
-            ImageInputError: When the bytes are no whole image.
+            ImageInputError: When the bytes are no whole image or video.
             StoreWriteError: When they cannot be written.
         """
+        if _is_video(image.data):
+            record = self._put_video(image, template, values, variant)
+            if cover is not None:
+                self._keep(self._thumb_path(record, "cover"), cover)
+            return record
         probe = pixels.probe(image.data)
         name = file_name(template, values, pixels.EXTENSIONS[probe.mime], variant)
         picture = pixels.decode(image.data, name=name.name)  # truncated images must not pass
@@ -97,8 +105,73 @@ class Store:
             seed=image.seed,
         )
 
+    def _put_video(
+        self,
+        image: EncodedImage,
+        template: str | None,
+        values: Mapping[str, object],
+        variant: int | None,
+    ) -> ImageRecord:
+        """Write a video as it came: nothing here could make another format of it."""
+        probe = video.probe(image.data)
+        extension = pixels.EXTENSIONS[probe.mime]
+        name = file_name(template, values, extension, variant)
+        if name.suffix.lower() != extension:
+            name = name.with_name(name.name + extension)
+        sha256 = hashlib.sha256(image.data).hexdigest()
+        with _clear(self.folder):
+            stored = self._object(image.data, probe.mime, sha256)
+            path = self._named(stored, self.folder / name, sha256)
+        return ImageRecord(
+            path=path,
+            url=image.url,
+            kind="video",
+            mime=probe.mime,
+            width=probe.width,
+            height=probe.height,
+            sha256=sha256,
+            seed=image.seed,
+        )
+
+    def holds(self, image: ImageRecord) -> bool:
+        """Whether the file of an image is there, with the bytes that were written."""
+        stored = self._object_path(image.sha256, image.mime)
+        return image.path is not None and _same(image.path, stored, image.sha256)
+
+    def again(
+        self,
+        image: ImageRecord,
+        template: str | None,
+        values: Mapping[str, object],
+        *,
+        variant: int | None = None,
+    ) -> ImageRecord:
+        """Give an image that is in the store the name that it should have now.
+
+        Args:
+            image: What `put` gave.
+            template: Of the file name.
+            values: What its fields stand for.
+            variant: 1-based number among several outputs of one task.
+
+        Raises:
+            ResultMissingError: When the store does not have it any more.
+            StoreWriteError: When it cannot be written.
+        """
+        stored = self._object_path(image.sha256, image.mime)
+        if not stored.is_file():
+            raise ResultMissingError(f"{stored} is gone.")
+        name = file_name(template, values, pixels.EXTENSIONS[image.mime], variant)
+        if pixels.MIMES.get(name.suffix.lower(), image.mime) != image.mime:
+            data = self.get(image.sha256, image.mime)
+            encoded = EncodedImage(data, seed=image.seed, url=image.url)
+            return self.put(encoded, template, values, variant=variant)
+        with _clear(self.folder):
+            path = self._named(stored, self.folder / name, image.sha256)
+        return replace(image, path=path)
+
     def take(self, data: bytes, source: str) -> InputImage:
-        """Keep an input image by its content.
+        """Keep an input image, or a video that a model takes in, by its content.
 
         Args:
             data: Upright and without location data, see `nbimg.inputs`.
@@ -108,32 +181,54 @@ class Store:
             ImageInputError: When the bytes are no image.
             StoreWriteError: When it cannot be written.
         """
-        probe = pixels.probe(data, name=source)
+        is_video = _is_video(data)
+        probe = video.probe(data, name=source) if is_video else pixels.probe(data, name=source)
         with _clear(self.folder):
             path = self._object(data, probe.mime)
         sha256 = hashlib.sha256(data).hexdigest()
         return InputImage(sha256, probe.mime, probe.width, probe.height, str(path), source)
 
     def thumb(self, record: ImageRecord, side_px: int) -> bytes | None:
-        """Return a small WebP of an image, made once; None where there is no file.
+        """Return a small WebP of an image, or a poster of a video, made once; None where there is no file.
 
         Args:
-            record: The image.
+            record: The image or video.
             side_px: Its longer side; a smaller image keeps its own size.
         """
-        if record.path is None or record.kind != "image":
+        if record.path is None:
             return None
-        cached = self.hidden / "thumbs" / f"{record.sha256}-{side_px}.webp"
+        cached = self._thumb_path(record, f"{side_px}.webp")
         with contextlib.suppress(OSError):
             return cached.read_bytes()
         try:
-            data = pixels.thumbnail(record.read(), side_px=side_px)
+            if record.kind == "video":
+                data = self._poster(record, side_px)
+            else:
+                data = pixels.thumbnail(record.read(), side_px=side_px)
         except (ResultMissingError, ImageInputError):
             return None
-        with contextlib.suppress(OSError):  # a thumbnail that is not kept is made again
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            _write(cached, data, sync=False)
+        if data is not None:
+            self._keep(cached, data)
         return data
+
+    def _poster(self, record: ImageRecord, side_px: int) -> bytes | None:
+        """Draw the poster of a video, over its cover where there is a good one."""
+        if record.path is None or not record.path.is_file():
+            return None
+        with contextlib.suppress(OSError, ImageInputError):
+            cover = self._thumb_path(record, "cover").read_bytes()
+            return pixels.poster(record.width, record.height, cover=cover, side_px=side_px)
+        return pixels.poster(record.width, record.height, side_px=side_px)
+
+    def _thumb_path(self, record: ImageRecord, what: str) -> Path:
+        return self.hidden / "thumbs" / f"{record.sha256}-{what}"
+
+    @staticmethod
+    def _keep(path: Path, data: bytes) -> None:
+        """Keep what can be made again, or done without."""
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, data, sync=False)
 
     def get(self, sha256: str, mime: str) -> bytes:
         """Return the bytes of an object.
@@ -182,6 +277,10 @@ class Store:
                 if _same(path, stored, sha256):
                     return path
         raise StoreWriteError(f"{target.parent} has too many files named {target.name}.")
+
+
+def _is_video(data: bytes) -> bool:
+    return (pixels.sniff(data) or "").startswith("video/")
 
 
 def _holds(path: Path, sha256: str) -> bool:

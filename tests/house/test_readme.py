@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def test_the_examples_of_the_readme_run_in_a_real_kernel(tmp_path):
     examples = re.findall(r"```(?:ipython|python)\n(.*?)```", README, re.DOTALL)
-    assert len(examples) >= 6
+    assert len(examples) >= 14
     cells = [nbformat.v4.new_code_cell(example.strip()) for example in examples]
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(
@@ -20,7 +20,10 @@ def test_the_examples_of_the_readme_run_in_a_real_kernel(tmp_path):
         resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()  # raises when a cell fails
-    assert len(list((tmp_path / "nbimg-images").glob("*.png"))) >= 12
+    made = {path.name for path in (tmp_path / "nbimg-images").iterdir()}
+    assert len([name for name in made if name.endswith(".png")]) >= 20
+    assert {"boat_1.jpg", "boat_2.jpg", "heart_1.jpg", "heart_2.jpg"} <= made
+    assert (tmp_path / "album" / "heart_2.jpg").is_file()
 
 
 def test_the_test_command_of_the_readme_is_what_ci_calls():

@@ -1,0 +1,163 @@
+"""Take up what earlier kernels left behind, or what this one could not fetch.
+
+Stage: beside `making`, on the portal's loop. Comes in: the id of a batch, or nothing: all that is left. Goes
+out: the results of the whole batch, in the order of its tasks. Must not: create a job twice; without
+`remaining` it creates none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nbimg.call import CallOptions
+from nbimg.engine.run import Batch
+from nbimg.errors import OfflineError, UnknownNameError
+from nbimg.events import Event, Finished
+from nbimg.events import Planned as PlannedEvent
+from nbimg.leftovers import Leftover, leftover
+from nbimg.making import Emit, refused
+from nbimg.plan import Planned
+from nbimg.results import Rerun, ResultSet
+from nbimg.store.journal import Claimed
+from nbimg.types import Result
+from nbimg.workshop import Place, Workshop
+
+__all__ = ["Resuming"]
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """What is taken up.
+
+    Attributes:
+        shop: What it shares with the calls.
+        place: The output folder.
+        batch: The id of the batch; None: every one that has something that is paid for.
+        remaining: Whether what was never sent is sent.
+        rerun: Makes requests again, for `retry_failed`.
+    """
+
+    shop: Workshop
+    place: Place
+    batch: str | None
+    remaining: bool
+    rerun: Rerun | None = None
+
+    async def run(self, emit: Emit, stop: asyncio.Event) -> ResultSet:
+        """Run it; what has finished when `stop` is set is kept.
+
+        Raises:
+            UnknownNameError: When the named batch has nothing left that this kernel may take.
+            OfflineError: When nothing may leave the machine.
+        """
+        if self.shop.settings.get("offline"):
+            raise OfflineError(
+                "NbImg.offline is set: nothing can be fetched.",
+                hint="%config NbImg.offline = False",
+            )
+        claimed = await self.place.journal.claim(self.batch, remaining=self.remaining)
+        if self.batch is not None and not claimed:
+            raise UnknownNameError(
+                "unfinished job",
+                self.batch,
+                hint="It has ended with all it had, or another kernel runs it.",
+            )
+        providers = self.shop.registry.names()
+        rests = [leftover(one, providers, remaining=self._creates(one)) for one in claimed]
+        tasks = sum(len(one.tasks) for one in claimed)
+        images = sum(task.request.n for one in claimed for task in one.tasks)
+        emit(PlannedEvent(tasks=tasks, images=images))
+        offset, working = 0, []
+        for rest in rests:
+            working.append(self._taken_up(rest, _shifted(emit, offset), stop))
+            offset += len(rest.claimed.tasks)
+        parts = await asyncio.gather(*working)
+        results = [result for part in parts for result in part]
+        self.shop.usage += ResultSet(results).usage
+        return self._shown(results, claimed[0].about if len(claimed) == 1 else {})
+
+    def _creates(self, claimed: Claimed) -> bool:
+        """Whether what was never sent is sent; of a batch that was stopped, only when it is named."""
+        return self.remaining and (claimed.state != "cancelled" or self.batch is not None)
+
+    def _shown(self, results: Sequence[Result], about: Mapping[str, Any]) -> ResultSet:
+        """The results as one set; a whole batch keeps the axes that it had."""
+        axes = about if len(results) == about.get("total") else {}
+        return ResultSet(
+            [replace(result, index=place) for place, result in enumerate(results)],
+            thumb=self.place.store.thumb,
+            rows=axes.get("rows", ()),
+            columns_labels=axes.get("columns_labels", ()),
+            columns=self.shop.settings.get("columns", about.get("columns")),
+            rerun=self.rerun,
+        )
+
+    async def _taken_up(self, rest: Leftover, emit: Emit, stop: asyncio.Event) -> list[Result]:
+        """Run what is left of one batch; return the results of all its tasks, in order."""
+        shop, policy = self.shop, self.shop.policy(CallOptions())
+        results, tasks = dict(rest.settled), list(rest.tasks)
+        creates = self._creates(rest.claimed)
+        if creates and rest.unsent:
+            tasks = await self._planned(rest, results)
+        fresh = [task for task in tasks if creates and task.index in rest.unsent]
+        allowance = shop.ledger.reserve(fresh, kernel_usd=shop.settings.get("budget"))
+        for result in results.values():
+            emit(Finished(task=result.index, result=result))
+        batch = Batch(
+            rest.claimed.id,
+            tuple(tasks),
+            policy,
+            shop.settings.get("timeout"),
+            url_only=bool(rest.claimed.about.get("url_only")),
+            fall=shop.fall(allowance, policy),
+            taken=rest.taken,
+            creates=creates,
+            unsent=rest.unsent,
+            stopped=rest.claimed.state == "cancelled" and not creates,
+            whole=creates or not rest.unsent,
+        )
+        made: tuple[Result, ...] = ()
+        try:
+            made = await self.place.engine.run(batch, emit, stop)
+        finally:
+            allowance.close(sum(result.cost_usd or 0.0 for result in made))
+        results |= {result.index: result for result in made}
+        return [results[index] for index in sorted(results)]
+
+    async def _planned(self, rest: Leftover, results: dict[int, Result]) -> list[Planned]:
+        """Plan what has to be sent, each task for the model and with the seed that it was to have.
+
+        Args:
+            rest: What is left of the batch.
+            results: Takes the result of each task that cannot be sent.
+        """
+        unsent = [planned for planned in rest.tasks if planned.index in rest.unsent]
+        plan = await self.shop.planner.plan(
+            [planned.request for planned in unsent],
+            {},
+            task="generate",
+            groups=(),
+            policy=self.shop.policy(CallOptions()),
+            choices={place: planned.ref for place, planned in enumerate(unsent)},
+        )
+        ready = {planned.index: planned for planned in rest.tasks}
+        for fresh in plan.tasks:
+            old = unsent[fresh.index]
+            ready[old.index] = replace(fresh, index=old.index, seed=old.seed)
+        for place, why in plan.refused.items():
+            old = unsent[place]
+            results[old.index] = refused(old.index, old.request, why)
+            del ready[old.index]
+        return [ready[index] for index in sorted(ready)]
+
+
+def _shifted(emit: Emit, offset: int) -> Emit:
+    """Number the tasks of one batch among those of several."""
+
+    def shifted(event: Event) -> None:
+        emit(event if event.task is None else replace(event, task=event.task + offset))
+
+    return shifted if offset else emit
