@@ -17,6 +17,7 @@ import nbimg
 
 ROOT = Path(nbimg.__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "batches.ipynb"
+SETTINGS = ("NBIMG_", "REPLICATE_", "OPENAI_", "HUNYUAN_", "SPEEDPIX_")
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 PICTURE = re.compile(r'<img[^>]+alt="([^"]*)"')
 
@@ -32,9 +33,7 @@ class Executed:
         self.node = nbformat.read(NOTEBOOK, as_version=4)
         for cell in self.node.cells:
             cell.metadata.pop("execution", None)
-        environ = {
-            k: v for k, v in os.environ.items() if not k.startswith(("NBIMG_", "REPLICATE_"))
-        }
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
         environ |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "PYTHONPATH": str(ROOT)}
         client = NotebookClient(
             self.node,
