@@ -40,6 +40,8 @@ class Intake:
         """
         taken, refused = list(requests), {}
         for index, request in enumerate(requests):
+            if not request.image and request.mask is None:
+                continue
             try:
                 taken[index] = request.but(
                     image=tuple(_take(image, store) for image in request.image),

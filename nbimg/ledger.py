@@ -61,7 +61,8 @@ class Ledger:
                 f"the price of {words.listed(unknown)} is unknown, and a budget is set.",
                 hint="Name a model with a known price, or leave the budget away.",
             )
-        what = f"{words.count(sum(task.request.n for task in tasks), 'image')} cost about"
+        images = sum(task.request.n for task in tasks)
+        what = f"{words.count(images, 'image')} cost{'s' * (images == 1)} about"
         if call_usd is not None and cost > call_usd + _ROUNDING_USD:
             raise BudgetError(
                 f"{what} {words.money(cost)}, over the budget of {words.money(call_usd)}.",

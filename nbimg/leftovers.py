@@ -55,9 +55,7 @@ def leftover(claimed: Claimed, providers: Collection[str], *, remaining: bool) -
     tasks, unsent, settled = [], set(), {}
     taken: dict[tuple[int, int], SentCall] = {}
     for task in claimed.tasks:
-        ended = task.result is not None and not (
-            remaining and task.result.status is Status.CANCELLED
-        )
+        ended = task.result is not None and not (remaining and _stopped(task.result))
         owed = any(call.state in _OWED for call in task.sent)
         if task.result is not None and ended and not owed:
             settled[task.index] = task.result
@@ -72,6 +70,12 @@ def leftover(claimed: Claimed, providers: Collection[str], *, remaining: bool) -
         else:
             settled[task.index] = _never_sent(task)
     return Leftover(claimed, tuple(tasks), taken, frozenset(unsent), settled)
+
+
+def _stopped(result: Result) -> bool:
+    """Whether Stop ended a task before all of it was sent."""
+    part = result.status is Status.PARTIAL and result.error is None
+    return part or result.status is Status.CANCELLED
 
 
 def _of(task: ClaimedTask, variant: int, states: tuple[str, ...]) -> SentCall | None:

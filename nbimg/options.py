@@ -208,6 +208,8 @@ OPTIONS: tuple[Option, ...] = (
            scope="call", group=_RUN),
     Option("retries", ("--retries",), "N", "tries of each step at most: create, wait, download", _count, "call", _RUN, "3"),
     Option("timeout", ("--timeout",), "SECONDS", "the longest that a whole task may take", _seconds, "call", _RUN),
+    Option("credentials", help="a provider's key for this call alone: {provider: key}", group=_RUN,
+           magics=(), **_YES),
     Option("strict", help="any failed task fails the cell", sets={"--strict": True}, group=_RUN,
            default="only when all fail", **_YES),
     Option("debug", help="show the traceback of an error", sets={"--debug": True}, group=_OTHER,

@@ -311,7 +311,7 @@ def _joined(old: Result, fresh: Sequence[Result]) -> Result:
     if old.request.seed is not None:
         images.sort(key=lambda image: image.seed or 0)
     bad = next((new for new in fresh if new.status is not Status.OK), None)
-    costs = [result.cost_usd for result in (old, *fresh)]
+    costs = [result.cost_usd for result in (old, *fresh) if result.images]
     return replace(
         fresh[-1],
         index=old.index,

@@ -50,7 +50,7 @@ class Resuming:
         """Run it; what has finished when `stop` is set is kept.
 
         Raises:
-            UnknownNameError: When the named batch has nothing left that this kernel may take.
+            UnknownNameError: When there is no batch of that name, or another kernel runs it.
             OfflineError: When nothing may leave the machine.
         """
         if self.shop.settings.get("offline"):
@@ -63,7 +63,7 @@ class Resuming:
             raise UnknownNameError(
                 "unfinished job",
                 self.batch,
-                hint="It has ended with all it had, or another kernel runs it.",
+                hint="Another kernel runs it, or it is not of this folder.",
             )
         providers = self.shop.registry.names()
         rests = [leftover(one, providers, remaining=self._creates(one)) for one in claimed]
@@ -113,6 +113,7 @@ class Resuming:
             shop.settings.get("timeout"),
             url_only=bool(rest.claimed.about.get("url_only")),
             fall=shop.fall(allowance, policy),
+            account=shop.keys.identity(),
             taken=rest.taken,
             creates=creates,
             unsent=rest.unsent,

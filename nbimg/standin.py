@@ -7,6 +7,7 @@ and can do it. Must not: create a job, or decide that a model has failed; that i
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from nbimg.fallback import Rule, Rules
 from nbimg.keys import PROVIDER_KEYS, Keys
 from nbimg.plan import Origin, Planned, plan
 from nbimg.types import Capabilities, ModelRef
+
+log = logging.getLogger("nbimg")
 
 __all__ = ["StandIns", "Takes"]
 
@@ -61,7 +64,9 @@ class StandIns:
             fallback.read(catalog.fallbacks(), "the catalogue", providers),
         )
         for name in named or ():
-            catalog.resolve(name, providers)
+            ref = catalog.resolve(name, providers)
+            if ref.provider in PROVIDER_KEYS:
+                self._keys.need(ref.provider)  # one that is named must be there when it is needed
 
     def names(self, ref: ModelRef, named: tuple[str, ...] | None) -> tuple[str, ...]:
         """Return the names of the models that stand in for `ref` when it fails, in order."""
@@ -137,6 +142,7 @@ class StandIns:
         can = await takes(ref)
         if isinstance(can, NbimgError):
             self._unread[ref.full] = time.monotonic() + UNREAD_S
+            log.warning("%s cannot stand in: %s", ref, can)
             return None
         return can
 

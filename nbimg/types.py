@@ -6,6 +6,7 @@ through JSON. Must not: do network or database work, or know any provider.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -123,7 +124,7 @@ class ModelRef:
     @property
     def full(self) -> str:
         """`provider:model`, or the provider alone."""
-        return f"{self.provider}:{self.model}" if self.model else self.provider
+        return _full(self.provider, self.model)
 
     def __str__(self) -> str:
         return self.alias or self.full
@@ -148,6 +149,12 @@ class InputImage:
     height: int
     path: str
     source: str | None = None
+
+
+@functools.lru_cache(maxsize=256)
+def _full(provider: str, model: str) -> str:
+    """One text for all: every attempt and result of a batch holds it."""
+    return f"{provider}:{model}" if model else provider
 
 
 _MAX_SEED = 2**32 - 1

@@ -23,6 +23,7 @@ from nbimg.engine.limits import Limits
 from nbimg.engine.retry import Policy
 from nbimg.engine.run import Engine
 from nbimg.errors import NbimgError
+from nbimg.given import account
 from nbimg.intake import Intake
 from nbimg.keys import Keys
 from nbimg.ledger import Allowance, Ledger
@@ -127,7 +128,7 @@ class Workshop:
             each_s = place.engine.pace(some[0].ref.full).expected_s
             number = sum(planned.number for planned in some)
             lane = self._limits.lane(
-                provider,
+                account(provider),
                 backend.concurrency,
                 backend.rates,
                 options.concurrency,

@@ -24,6 +24,7 @@ from nbimg.engine.retry import Policy
 from nbimg.engine.task import Task
 from nbimg.errors import BackendError, BusyError, NbimgError, StoreError
 from nbimg.events import Finished, Listener, Retrying, Saved, Started, Waiting
+from nbimg.given import account
 from nbimg.plan import Planned
 from nbimg.store.files import Store
 from nbimg.store.journal import Journal, SentCall
@@ -65,6 +66,8 @@ class Batch:
         unsent: Indexes of the tasks of an earlier kernel that have something to be sent.
         stopped: Whether the batch was stopped by hand before, and stays so.
         whole: Whether these are all tasks of the batch that are left.
+        account: What stands for the credentials that are in force: a model that was refused to others is
+            not refused to these.
     """
 
     id: str
@@ -82,6 +85,7 @@ class Batch:
     unsent: Collection[int] = ()
     stopped: bool = False
     whole: bool = True
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class BatchRun:
         lane = self._lanes.get(backend.name)
         if lane is None:
             lane = self._lanes[backend.name] = self.shared.limits.lane(
-                backend.name,
+                account(backend.name),
                 backend.concurrency,
                 backend.rates,
                 self.batch.concurrency,

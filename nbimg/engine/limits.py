@@ -265,7 +265,8 @@ class Limits:
         """Return the lane of an account.
 
         Args:
-            account: Its name, and that of its semaphore.
+            account: Its name, and that of its semaphore: a provider's, or one with a slash behind it
+                (`given.account`), to which the settings of the provider apply.
             default: The backend's own number of calls at once.
             rates: The backend's own windows.
             asked: `concurrency=` of the call: replaces the default, never a limit that the user set.
@@ -276,15 +277,16 @@ class Limits:
             SettingError: When a limit is no whole number from 1, or a rate has no known form.
             UnknownNameError: When there is no semaphore of that name.
         """
+        provider, _, _ = account.partition("/")
         permits = account_semaphore(account, default)
         own = min(
-            filter(None, (own_limit(self._settings, account), permits.registered)), default=None
+            filter(None, (own_limit(self._settings, provider), permits.registered)), default=None
         )
         ceiling = own or max(default, asked or 0)
         limit = min((n for n in (own, asked) if n is not None), default=default)
         if limit < 1:
             raise SettingError(f"concurrency {limit} of {account} is below 1.")
-        rate = self._settings.provider(account, "rate")
+        rate = self._settings.provider(provider, "rate") or self._settings.get("rate")
         if rate is not None:
             rates = {**rates, "create": Rate.parse(str(rate))}
         also = None if semaphore is None else adapt(semaphore)

@@ -81,6 +81,7 @@ class Order:
         self._lost: OutcomeUnknownError | None = None  # a create of which nobody knows what became
         self._lost_at = 0.0
         self._again: Prediction | None = None  # a lost one that the second look has found
+        self._began = 0.0  # when the create was sent
         self.in_flight = False
         self._sending: asyncio.Future[Prediction] | None = None
 
@@ -188,7 +189,7 @@ class Order:
     async def _create_or_find(self) -> Prediction:
         prediction, self._again = self._again, None
         if prediction is None:
-            began = time.time()
+            began, self._began = time.time(), time.monotonic()
             try:
                 prediction = await self.backend.create(self.call)
             except OutcomeUnknownError as lost:
@@ -234,7 +235,7 @@ class Order:
 
     async def wait(self, prediction: Prediction, pace: Pace) -> Prediction:
         """Poll until the job has ended, at the pace that the model has taught."""
-        began, polls = time.monotonic(), 0
+        began, polls = self._began or time.monotonic(), 0
         try:
             while not prediction.state.terminal:
                 elapsed = time.monotonic() - began
@@ -327,7 +328,8 @@ class Order:
     async def settle(self, state: str, images: Sequence[ImageRecord] = ()) -> None:
         """Write down how it ended: `done`, `failed`, `cancelled`, `unknown` or `absent`."""
         self.owed = False
-        await self.run.noted(self._journal.settled(self.number, state, images))
+        if self.number:
+            await self.run.noted(self._journal.settled(self.number, state, images))
 
     # ------------------------------------------------------------ when Stop comes
 

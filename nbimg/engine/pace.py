@@ -31,7 +31,7 @@ class Pace:
         One that had ended at the first look took any time up to that: half of it is the best guess,
         and a model that is quicker than the guess brings it down job by job.
         """
-        guess = seconds / 2 if polls <= 1 else seconds
+        guess = seconds / 2 if polls == 1 else seconds
         known = self._expected_s
         self._expected_s = guess if known is None else 0.7 * known + 0.3 * guess
 

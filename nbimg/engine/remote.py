@@ -156,12 +156,6 @@ class RemoteCall:
 
     async def _downloaded(self, order: Order, made: Prediction) -> list[ImageRecord]:
         """Fetch and save every output, in order."""
-        if self.run.batch.url_only:
-            return [
-                ImageRecord(path=None, url=output.url, seed=self.call.seed)
-                for output in made.outputs
-                if output.url
-            ]
         several = len(made.outputs) > 1
         saving = [
             self._saved(order, output, self.variant + place, several)
@@ -177,6 +171,9 @@ class RemoteCall:
         return images
 
     async def _saved(self, order: Order, output: Output, number: int, several: bool) -> ImageRecord:
+        if self.run.batch.url_only and output.data is None:
+            return ImageRecord(path=None, url=output.url, seed=self.call.seed)
+
         async def fetch() -> ImageRecord:
             data = output.data
             if data is None:

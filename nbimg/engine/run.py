@@ -12,6 +12,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Coroutine, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from nbimg.backends.base import LocalBackend, RemoteBackend
@@ -46,6 +47,7 @@ class Engine:
     """
 
     def __init__(self, registry: Registry, store: Store, journal: Journal, limits: Limits) -> None:
+        self._breakers: dict[str, Breakers] = defaultdict(Breakers)  # by account
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="nbimg-disk")
         self._shared = Shared(
             registry, limits, store, journal, self._disk, defaultdict(Pace), Breakers(), set()
@@ -72,7 +74,8 @@ class Engine:
         Raises:
             StoreError: When nothing can be written; nothing was sent then.
         """
-        run = BatchRun(batch, emit, self._shared)
+        shared = replace(self._shared, breakers=self._breakers[batch.account])
+        run = BatchRun(batch, emit, shared)
         feeders = self._feeders(run)
         try:
             await self._begin(batch)

@@ -64,7 +64,7 @@ async def attend(
 
 def _begin(
     magic: str, line: str, body: str | None, shell: Any, session: Session
-) -> Run | Job | None:
+) -> Run | Job | ResultSet | None:
     """Start what a cell asks for; what is left to wait for is a `Run`."""
     spec = cells.parse(line, body, magic=magic)
     call = dict(spec.call)

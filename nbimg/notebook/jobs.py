@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from nbimg.display import words
 from nbimg.display.jobs import JobRow, JobTable
 from nbimg.errors import InputError, OptionError, UnknownNameError
 from nbimg.jobs import Job
@@ -86,7 +87,13 @@ def resume(line: str, shell: Any, session: Session) -> ResultSet | None:
         run = Run(session.resume(batch, remaining=remaining), live, shell, var=var, cell=False)
         results = run.block()
         if results is not None and not len(results):
-            print("nbimg: there was nothing to fetch.")
+            unsent = session.left().unsent
+            rest = (
+                f" {words.count(unsent, 'task')} never sent: %imgresume --remaining."
+                if unsent
+                else ""
+            )
+            print(f"nbimg: there was nothing to fetch.{rest}")
             return None
         return results
 

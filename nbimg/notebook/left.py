@@ -38,7 +38,7 @@ def render_left(found: Left) -> str:
     if not found.paid:
         sends = f"never sent. %imgresume --remaining sends {it}."
         return f"{unsent} of an earlier kernel {was} {sends}" if found.unsent else ""
-    them, are = ("it", "is") if found.paid == 1 else ("them", "are")
+    them, were = ("it", "was") if found.paid == 1 else ("them", "were")
     what = words.count(found.paid, "image")
-    line = f"{what} of an earlier kernel {are} paid for and not fetched. %imgresume fetches {them}."
+    line = f"{what} of an earlier kernel may be paid for and {were} not fetched. %imgresume fetches {them}."
     return f"{line} {unsent} {was} never sent: --remaining." if found.unsent else line

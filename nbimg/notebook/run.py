@@ -13,6 +13,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ from nbimg.types import Status
 __all__ = ["Run", "StoppedError", "answering", "interruptible"]
 
 log = logging.getLogger("nbimg")
+
+#: What ends so soon does not go on in the background, in seconds.
+AT_ONCE_S = 0.3
 
 
 class StoppedError(KeyboardInterrupt):
@@ -107,12 +111,17 @@ class Run:
         with interruptible():
             return self._end(results)
 
-    def leave(self) -> Job | None:
+    def leave(self) -> Job | ResultSet | None:
         """Let it go on after the cell, as long as the kernel lives; the value of the line form is the job.
 
         Its names hold the job, and from its end on the result; a name that holds something else by then
         is left alone. Under the cell stands where it is, and at its end the grid.
         """
+        until = time.monotonic() + AT_ONCE_S
+        while not self.job.done and time.monotonic() < until:
+            time.sleep(0.02)
+        if self.job.done:  # as from the store: there is nothing to come back to
+            return self.block()
         self._push(self.job)
         if self.cell and self.shown:
             self.live.leave(self.job)
@@ -172,7 +181,9 @@ class Run:
 
 def _judge(results: ResultSet, *, strict: bool) -> None:
     """Fail the cell when every task failed, or under `--strict` when any did."""
-    bad = [result for result in results if result.status is not Status.OK]
+    # what was not sent is no failure: `resume` says so, and Stop says it by itself
+    ends = (Status.OK, Status.CANCELLED)
+    bad = [result for result in results if result.status not in ends]
     fatal = [result for result in bad if not result.images]
     if not bad or (not strict and len(fatal) < len(results)):
         return

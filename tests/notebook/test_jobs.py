@@ -200,7 +200,7 @@ def left(notebook, hanging):
 
 
 def test_loading_says_what_a_dead_kernel_left(left):
-    said = "nbimg: 2 images of an earlier kernel are paid for and not fetched. %imgresume fetches them."
+    said = "nbimg: 2 images of an earlier kernel may be paid for and were not fetched. %imgresume fetches them."
     assert left.run("%reload_ext nbimg").text.strip() == said
     assert said.removeprefix("nbimg: ") in left.run("%imgjobs").text
 
