@@ -1,74 +1,30 @@
 """Credentials: where they come from, and that they go nowhere else.
 
 Stage: below the backends. Comes in: what the call gave, what the session was told, the environment,
-`.env`. Goes out: a `Secret`, opened only where a request is signed. The only place where a credential
-is a string. Must not: print, log or store one.
+`.env`. Goes out: a `Secret`, opened only where a request is signed. Must not: print, log or store one.
+
+The places, first wins: the call · this session · the keyring · Colab's secrets · the environment · `.env`.
+A credential of several parts is taken from one place where one has all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nbimg.errors import KeyMissingError, SettingError, UnknownNameError
+from nbimg import given, vault
+from nbimg.errors import KeyMissingError, SettingError
+from nbimg.given import PROVIDER_KEYS, spelled
+from nbimg.secret import Secret, digest, redact, secret
 
-__all__ = ["PROVIDER_KEYS", "Keys", "Secret", "redact"]
+__all__ = ["ENVIRONMENT", "FILE", "PROVIDER_KEYS", "SESSION", "Keys", "Secret", "redact"]
 
-PROVIDER_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "replicate": (("REPLICATE_API_TOKEN",),),
-    "openai": (("OPENAI_API_KEY",),),
-    "hunyuan": (("HUNYUAN_API_KEY",), ("HUNYUAN_SECRET_ID", "HUNYUAN_SECRET_KEY")),
-    "speedpix": (("SPEEDPIX_APP_KEY", "SPEEDPIX_APP_SECRET"),),
-}
-"""Provider → the environment variables that hold its credential, each way that there is, best first."""
+SESSION, ENVIRONMENT, FILE = "this session", "the environment", ".env"
 
-_MASK = "•••"
-_seen: set[str] = set()
-
-
-class Secret:
-    """A credential that shows itself as dots everywhere but in `reveal()`."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value.strip()
-        if len(self._value) >= 4:
-            _seen.add(self._value)
-        if not (self._value.isascii() and self._value.isprintable()):
-            raise SettingError(
-                "a key has a character that no key has.",
-                hint="Copy it again, without quotes or spaces.",
-            )
-
-    def reveal(self) -> str:
-        """Return the credential; only for the header of a request to its own provider."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return f"Secret({_MASK})"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return repr(self)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
-        raise TypeError("a Secret is not written to disk")
-
-
-def redact(text: str) -> str:
-    """Replace every credential that this process has seen by dots."""
-    for value in sorted(_seen, key=len, reverse=True):
-        text = text.replace(value, _MASK)
-    return text
+Look = Callable[[str], "str | Secret | None"]
 
 
 class Keys:
@@ -82,48 +38,77 @@ class Keys:
     def __init__(
         self, environ: Mapping[str, str] | None = None, folder: Path | None = None
     ) -> None:
-        self._environ = os.environ if environ is None else environ
+        self._own = environ  # the process's is not held: whoever shows this object would show it
         self._folder = folder
         self._session: dict[str, Secret] = {}
+        self._kept: dict[str, dict[str, Secret | None]] = {vault.KEYRING: {}, vault.COLAB: {}}
+        self._missed: set[str] = set()
+
+    @property
+    def folder(self) -> Path:
+        """Where `.env` is looked for."""
+        return self._folder or Path.cwd()
 
     def remember(self, variable: str, value: str | Secret) -> None:
         """Keep a credential for this session."""
         self._session[variable] = value if isinstance(value, Secret) else Secret(value)
 
-    def find(self, provider: str, given: Mapping[str, str | Secret] | None = None) -> Secret | None:
-        """Return the credential of `provider`, the first part of one that has several; or None.
+    def forget(self, variable: str) -> bool:
+        """Take a credential out of this session; return whether it was there."""
+        return self._session.pop(variable, None) is not None
+
+    def gather(self, *, anew: bool = False) -> None:
+        """Ask the keyring and Colab's secrets; to be called where a call begins, not on the loop.
 
         Args:
-            provider: Name of the backend.
-            given: The call's `credentials=`: provider → credential.
+            anew: Ask for everything again. Without it a variable is asked for once, or again after its
+                provider was found to have no key.
         """
-        for name, value in (given or {}).items():
-            if name not in PROVIDER_KEYS:
-                raise UnknownNameError("provider", name, known=PROVIDER_KEYS)
-            if name == provider and str(value).strip():
-                return value if isinstance(value, Secret) else Secret(value)
+        missed, self._missed = self._missed, set()
+        for place, ask in vault.places().items():
+            known = self._kept[place]
+            for provider, ways in PROVIDER_KEYS.items():
+                for variable in (name for way in ways for name in way):
+                    absent = provider in missed and known.get(variable) is None
+                    if anew or absent or variable not in known:
+                        value = ask(variable)
+                        known[variable] = None if value is None else Secret(value)
+
+    def kept(self, place: str, variable: str) -> bool:
+        """Whether the keyring, or Colab's secrets, were seen to have a variable."""
+        return bool(self._kept[place].get(variable))
+
+    def find(self, provider: str) -> Secret | None:
+        """Return the credential of `provider`, the first part of one that has several; or None."""
         return next(iter(self.parts(provider).values()), None)
 
     def parts(self, provider: str) -> Mapping[str, Secret]:
-        """Return variable → secret of the first way in which the credential is complete; or nothing."""
-        for variables in PROVIDER_KEYS.get(provider, ()):
-            found = {name: secret for name in variables if (secret := self._one(name)) is not None}
-            if len(found) == len(variables):
-                return found
-        return {}
+        """Return variable → secret of the first place that has a whole credential; or nothing.
 
-    def need(self, provider: str, given: Mapping[str, str | Secret] | None = None) -> Secret:
+        Raises:
+            SettingError: When a key has a character that no key has, or `.env` cannot be read.
+        """
+        values, place = self._found(provider)
+        return {name: secret(name, place, value) for name, value in values.items()}
+
+    def place(self, provider: str) -> str | None:
+        """Return where the credential of `provider` comes from, in words; None: there is none."""
+        values, place = self._found(provider)
+        return place if values else None
+
+    def need(self, provider: str) -> Secret:
         """Return the credential of `provider`.
 
         Raises:
             KeyMissingError: When there is none in any tier.
         """
-        found = self.find(provider, given)
+        found = self.find(provider)
         if found is None:
-            ways = [" and ".join(names) for names in PROVIDER_KEYS.get(provider, (("its key",),))]
+            half = self.half(provider)
             raise KeyMissingError(
-                f"no key for {provider}.",
-                hint=f"Set {', or '.join(ways)} in the environment or in a .env file beside the notebook.",
+                f"no key for {provider}{': ' * bool(half)}{half}.",
+                hint=f"%imgsetup {provider} asks for it; or set {spelled(provider)} in the environment, "
+                "or in a .env file beside the notebook.",
             )
         return found
 
@@ -132,18 +117,71 @@ class Keys:
 
         From the environment, else from `.env`, as the provider's own tools read it.
         """
-        return self._environ.get(variable, "").strip() or self._dotenv().get(variable)
+        return self._environ(variable) or self._dotenv().get(variable)
 
-    def _one(self, variable: str) -> Secret | None:
-        if variable in self._session:
-            return self._session[variable]
-        value = self._environ.get(variable, "").strip() or self._dotenv().get(variable)
-        return Secret(value) if value else None
+    def identity(self) -> str:
+        """Return what stands for all credentials that are in force: who is refused once they differ?"""
+        parts: dict[str, Secret] = {}
+        for provider in PROVIDER_KEYS:
+            with contextlib.suppress(SettingError):
+                parts |= self.parts(provider)
+        return digest(parts)
+
+    # ------------------------------------------------------------------ inside
+
+    def _found(self, provider: str) -> tuple[Mapping[str, str | Secret], str]:
+        """Return the first whole credential, and where it is from."""
+        places = self._places()
+
+        def anywhere(variable: str) -> str | Secret | None:
+            return next((value for _, look in places if (value := look(variable))), None)
+
+        for place, look in (*places, ("several places", anywhere)):
+            for way in PROVIDER_KEYS.get(provider, ()):
+                values = {name: value for name in way if (value := look(name))}
+                if len(values) == len(way):
+                    return values, place
+        self._missed.add(provider)
+        return {}, ""
+
+    def _places(self) -> tuple[tuple[str, Look], ...]:
+        """The places, first wins."""
+        return (
+            (given.PLACE, given.look),
+            (SESSION, self._session.get),
+            *((place, known.get) for place, known in self._kept.items()),
+            (ENVIRONMENT, self._environ),
+            (FILE, lambda variable: self._dotenv().get(variable)),
+        )
+
+    def half(self, provider: str) -> str:
+        """Return what is missing of a credential of which a part is there, in words; empty: nothing is."""
+        for way in PROVIDER_KEYS.get(provider, ()):
+            there = [name for name in way if any(look(name) for _, look in self._places())]
+            if there:
+                missing = [name for name in way if name not in there]
+                return f"{' and '.join(missing)} is missing beside {' and '.join(there)}"
+        return ""
+
+    def _environ(self, variable: str) -> str:
+        return (os.environ if self._own is None else self._own).get(variable, "").strip()
 
     def _dotenv(self) -> Mapping[str, str]:
-        path = (self._folder or Path.cwd()) / ".env"
-        if not path.is_file():
+        path = self.folder / ".env"
+        try:
+            stat = path.stat()
+            return _read(path, stat.st_mtime_ns, stat.st_size)
+        except FileNotFoundError:
             return {}
-        from dotenv import dotenv_values
+        except OSError as error:
+            raise SettingError(f"{path} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError:
+            raise SettingError(f"{path} is not UTF-8.", hint="Save it as UTF-8.") from None
 
-        return {name: value for name, value in dotenv_values(path).items() if value}
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _mtime_ns: int, _size_bytes: int) -> Mapping[str, str]:
+    """Return what an `.env` says; it is read again only when it has changed."""
+    from dotenv import dotenv_values
+
+    return {n: value for n, value in dotenv_values(path, encoding="utf-8-sig").items() if value}

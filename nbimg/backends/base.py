@@ -111,10 +111,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a finished job holds: an address to fetch, or the bytes themselves."""
+    """What a finished job holds: an address to fetch, or the bytes themselves.
+
+    Attributes:
+        url: The address.
+        data: The bytes.
+        cover: The address of a picture that stands for a video, where the provider gives one.
+    """
 
     url: str | None = None
     data: bytes | None = None
+    cover: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,20 @@ class RemoteBackend(_Backend):
             cannot stop jobs or does not tell.
         """
         return None
+
+    async def check(self) -> str:
+        """Try the credential with a request that costs nothing.
+
+        Returns:
+            What the provider says of the account, in a few words; empty where nothing can be asked for
+            nothing, and so nothing was tried.
+
+        Raises:
+            KeyRejectedError: When the provider does not accept the credential.
+            SetupError: When there is none.
+            BackendError: When the provider could not be asked.
+        """
+        return ""
 
     async def find(
         self,

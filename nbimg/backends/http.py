@@ -8,7 +8,10 @@ Must not: retry, know a provider, or send a credential anywhere but where it was
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from nbimg.errors import (
     ReplyError,
     UnreachableError,
 )
-from nbimg.keys import redact
+from nbimg.secret import redact, veiled
 
 if TYPE_CHECKING:
     import httpx
@@ -37,6 +40,11 @@ CONNECT_S = 10.0
 #: benchmarks/engine.py).
 POOL = 4
 MAX_DOWNLOAD_BYTES = 512 * 1024 * 1024
+
+#: What is no text in a page; the last may be cut off.
+_TAG = re.compile(r"<(script|style)\b.*?(?:</\1>|$)|<[^>]*(?:>|$)", re.DOTALL | re.IGNORECASE)
+
+_LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy")))
 
 #: httpx error → whether the request can have reached the server. Most specific first in its own tree;
 #: a test fails when httpx has a transport error that is not here.
@@ -81,18 +89,21 @@ class Reply:
         Raises:
             ReplyError: When it is not JSON; the message shows how it begins.
         """
-        try:
+        with contextlib.suppress(ValueError):  # which would hold the text, and a key that is in it
             return json.loads(self.content)
-        except ValueError:
-            raise ReplyError(
-                f"{self.url} answered {self.status} with something that is not JSON: {self.start!r}.",
-                http_status=self.status,
-            ) from None
+        raise ReplyError(
+            f"{self.url} answered {self.status} with something that is not JSON: {self.start!r}.",
+            http_status=self.status,
+        )
 
     @property
     def start(self) -> str:
-        """The first 80 characters of the body, for a message."""
-        return redact(self.content[:200].decode("utf-8", "replace").strip())[:80]
+        """The first 80 characters of the body, for a message: one line, of a page what it says."""
+        # a credential is taken out before anything is cut: a part of one would not be known
+        text = redact(self.content[:4096].decode("utf-8", "replace").strip())
+        if text.startswith("<"):
+            text = _TAG.sub(" ", text)
+        return " ".join(text.split())[:80]
 
 
 class _Pool:
@@ -108,6 +119,8 @@ class _Pool:
     def __init__(self, trust: ssl.SSLContext | None) -> None:
         import httpx
 
+        for name in _LOGGERS:  # at DEBUG they write down all that an answer says
+            logging.getLogger(name).addFilter(veiled)
         self.trust = trust or httpx.create_ssl_context()
         self.client = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL),
@@ -199,14 +212,15 @@ class Http:
                     content = await self._content(response, where, heard)
                 finally:
                     await response.aclose()
+            return Reply(response.status_code, dict(response.headers), content, where)
         except httpx.RequestError as error:
-            raise self._translated(error, method, where) from None
+            lost = self._translated(error, method, where)
         except TimeoutError:
             slow = httpx.ReadTimeout(f"no whole answer within {timeout_s:g} s")
-            raise self._translated(slow, method, where) from None
+            lost = self._translated(slow, method, where)
         finally:
             pool.busy -= 1
-        return Reply(response.status_code, dict(response.headers), content, where)
+        raise lost  # out here: httpx's own error holds the request, with the key in it
 
     async def _content(self, response: httpx.Response, where: str, heard: Heard | None) -> bytes:
         parts, size = [], 0

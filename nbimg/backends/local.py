@@ -1,127 +1,262 @@
 """The notebook's own machine: diffusers pipelines, and the one that ships with nbimg.
 
 Stage: a local backend. Comes in: calls that can share a call of a pipeline. Goes out: images, as each
-micro-batch ends. One worker thread does all loading and running: two cells never run one pipeline at
-once. Must not: import torch before a model is used.
+micro-batch ends. One worker thread a device does all loading and running there: two cells never run one
+pipeline at once. Must not: import torch before a model is used, or fetch a model unasked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+import traceback
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from nbimg import pixels
 from nbimg.backends.base import Call, Context, LocalBackend
+from nbimg.errors import OfflineError, SetupError, UnknownNameError
 from nbimg.events import Event, Notice
-from nbimg.local import batch, manifest
+from nbimg.local import batch, download, manifest, shelf
+from nbimg.local.adapters import FIELDS
+from nbimg.local.batch import Bench, Made
+from nbimg.local.device import best_device, installed, needed
+from nbimg.local.families import Task, family_of, guidance_argument, tasks_of
 from nbimg.local.manifest import Manifest
-from nbimg.local.pipelines import Pipelines, best_device, installed, needed
+from nbimg.local.memory import Sizes, forget
+from nbimg.local.pipelines import Pipelines, Row, readable_size
+from nbimg.local.previews import Previews
+from nbimg.local.speed import tuned
 from nbimg.types import Capabilities, EncodedImage, Field, Size
 
-__all__ = ["DemoBackend", "DiffusersBackend"]
+__all__ = ["DemoBackend", "DiffusersBackend", "demo_folder", "loaded", "unload"]
 
-_worker = ThreadPoolExecutor(1, thread_name_prefix="nbimg-local")
+log = logging.getLogger("nbimg")
+
 _pipelines = Pipelines()
+_sizes = Sizes()
+_workers: dict[str, ThreadPoolExecutor] = {}
+_starting = threading.Lock()
 
 _STEPS = Field("num_inference_steps", "integer", minimum=1, maximum=200)
-_GUIDANCE = Field("guidance_scale", "number", minimum=0, maximum=30)
 _SEED = Field("seed", "integer", minimum=0, maximum=2**32 - 1)
+_STRENGTH = Field("strength", "number", minimum=0, maximum=1)
+
+Tell = Callable[[str], None]
+
+
+def loaded() -> tuple[Row, ...]:
+    """Return the models that are in memory, the last used first."""
+    return _pipelines.rows()
+
+
+def unload(name: str | None = None) -> tuple[Row, ...]:
+    """Let a model go, or all, and give the memory back; it waits for what runs there.
+
+    Args:
+        name: `demo`, or `local:` and its folder or hub id; None: all.
+
+    Returns:
+        What was let go.
+
+    Raises:
+        UnknownNameError: When it is not loaded.
+    """
+    names = [row.name for row in loaded()]
+    if name is not None and name not in names:
+        if f"local:{name}" not in names:
+            raise UnknownNameError("loaded model", name, known=names, hint="%imgmodels lists them.")
+        name = f"local:{name}"
+    gone: list[Row] = []
+    for device in sorted({row.device for row in loaded()}):
+        gone += _worker(device).submit(_pipelines.unload, name, device=device).result()
+    return tuple(gone)
+
+
+def _worker(device: str) -> ThreadPoolExecutor:
+    """The one thread that loads and runs on a device."""
+    with _starting:
+        if device not in _workers:
+            _workers[device] = ThreadPoolExecutor(1, thread_name_prefix=f"nbimg-{device}")
+        return _workers[device]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the worker thread is given."""
+
+    calls: Sequence[Call]
+    device: str
+    report: Callable[[int, Event], None]
+    stop: threading.Event
+
+    def tell(self, line: str) -> None:
+        """Tell the reader a line."""
+        self.report(0, Notice(text=line))
 
 
 class DiffusersBackend(LocalBackend):
-    """`local:FOLDER`: a folder that `DiffusionPipeline.from_pretrained` can load."""
+    """`local:FOLDER` or `local:OWNER/NAME`: what `DiffusionPipeline.from_pretrained` can load."""
 
     name = "local"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._manifests: dict[str, Manifest] = {}
+        self._looked: dict[str, download.Wanted] = {}
 
     def manifest(self, model: str) -> Manifest:
-        """Read what the model's folder says about itself, once."""
-        if model not in self._manifests:
-            self._manifests[model] = manifest.read(manifest.find_folder(model))
-        return self._manifests[model]
+        """Read what the model's folder says about itself; of one to be fetched, what the hub says.
+
+        Raises:
+            UnknownNameError: When there is no such model.
+            OfflineError: When it is not on this machine, and nothing may leave it.
+            SetupError: When it would have to be fetched, which nobody has allowed.
+        """
+        name = f"local:{model}"
+        wanted = self._wanted(model)
+        if wanted is None:
+            return manifest.read(manifest.find_folder(model), name)
+        if not self.context.settings.get("download"):
+            raise SetupError(
+                f"{name} is not on this machine: {readable_size(wanted.size_bytes)} to download.",
+                hint=f"Allow it: %imgmodels --load {name}, or %config NbImg.download = True.",
+            )
+        return manifest.read(wanted.folder, name)
+
+    def _wanted(self, model: str) -> download.Wanted | None:
+        """What is still to be fetched of a model; None: it is here, or no model of the hub."""
+        if Path(model).expanduser().is_dir() or not shelf.is_hub_id(model):
+            return None
+        found = shelf.snapshot(model)
+        if found is not None and shelf.whole(found):
+            return None
+        if self.context.settings.get("offline"):
+            raise OfflineError(
+                f"NbImg.offline is set, and {model} is not on this machine.",
+                hint="%config NbImg.offline = False, or take a folder.",
+            )
+        if model not in self._looked:
+            self._looked[model] = download.look(model, self._endpoint)
+        return self._looked[model]
+
+    @property
+    def _endpoint(self) -> str | None:
+        """Of the hub, where it is not the usual one."""
+        found = self.context.settings.provider("local", "base_url")
+        return None if found is None else str(found)
 
     async def capabilities(self, model: str) -> Capabilities:
         """Return what the pipeline's class and the folder's own file say."""
-        card = self.manifest(model)
-        taken = await asyncio.get_running_loop().run_in_executor(_worker, _parameters, card)
-        options = {"seed": _SEED}
-        if "num_inference_steps" in taken:
-            options["steps"] = _STEPS
-        if "guidance_scale" in taken:
-            options["guidance"] = _GUIDANCE
-        if "negative_prompt" in taken:
-            options["negative"] = Field("negative_prompt")
-        if "strength" in taken:
-            options["strength"] = Field("strength", "number", minimum=0, maximum=1)
-        makes = "generate" in card.tasks if card.tasks else "image" not in taken
-        if "image" in taken:
-            options["image"] = Field("image", "file", required=not makes)
-        if card.size_px is None and {"width", "height"} <= taken:
-            for side in ("width", "height"):
-                options[side] = Field(side, "integer", minimum=64, maximum=8192, multiple=16)
-        known = {field.name for field in options.values()} | _OURS
-        return Capabilities(
-            options=options,
-            extra={name: Field(name, "any") for name in sorted(taken - known)},
-            default_size=Size(*card.size_px) if card.size_px else None,
-            makes=makes,
-            price_usd=0.0,
-            vocabulary=card.vocabulary,
-            about_vocabulary=card.about_vocabulary,
-        )
+        card = await asyncio.to_thread(self.manifest, model)
+        return await asyncio.to_thread(_capabilities, card)
 
     def share_key(self, call: Call) -> Hashable:
-        """Calls share a call of the pipeline when only prompt, image and seed differ."""
-        arguments = {name: value for name, value in call.arguments.items() if name != "seed"}
-        return (call.ref.model, bool(call.images), repr(sorted(arguments.items())))
+        """Calls share a call of the pipeline when only prompts, images, size and seed differ."""
+        arguments = {k: v for k, v in call.arguments.items() if k not in _APART}
+        return (call.ref.model, _task(call), repr(sorted(arguments.items())))
 
     async def generate(
         self, calls: Sequence[Call], report: Callable[[int, Event], None]
     ) -> AsyncIterator[tuple[int, EncodedImage]]:
-        """Make the images on the worker thread, and hand each over as it is ready."""
+        """Make the images on the worker thread; each is encoded while the next ones are made."""
         loop = asyncio.get_running_loop()
-        ready: asyncio.Queue[tuple[int, EncodedImage] | None] = asyncio.Queue()
+        ready: asyncio.Queue[Made | Exception | None] = asyncio.Queue()
+        device = self.context.settings.get("device") or await asyncio.to_thread(best_device)
         stop = threading.Event()
 
         def tell(position: int, event: Event) -> None:
             loop.call_soon_threadsafe(report, position, event)
 
         def work() -> None:
+            ended: Exception | None = None
             try:
-                with contextlib.suppress(batch.StoppedError):
-                    for item in self._made(calls, tell, stop):
-                        loop.call_soon_threadsafe(ready.put_nowait, item)
+                if not stop.is_set():  # Stop may have come while another cell ran
+                    for made in self._made(_Order(calls, device, tell, stop)):
+                        loop.call_soon_threadsafe(ready.put_nowait, made)
+            except batch.StoppedError:
+                pass
+            except Exception as error:  # handed over without what its frames hold
+                log.debug("%s", "".join(traceback.format_exception(error)))
+                forget(error)
+                ended = error
             finally:
-                loop.call_soon_threadsafe(ready.put_nowait, None)
+                with contextlib.suppress(RuntimeError):  # the loop may be gone
+                    loop.call_soon_threadsafe(ready.put_nowait, ended)
 
-        working = loop.run_in_executor(_worker, work)
+        loop.run_in_executor(_worker(device), work)
         try:
             while (item := await ready.get()) is not None:
-                yield item
-            await working
+                if isinstance(item, Exception):
+                    raise item
+                data = await asyncio.to_thread(pixels.encode, item.image, "image/png")
+                yield (
+                    item.position,
+                    EncodedImage(
+                        data, item.seed, encoded_here=True, peak_memory_bytes=item.peak_bytes
+                    ),
+                )
         finally:
             stop.set()
 
-    def _made(
-        self, calls: Sequence[Call], report: Callable[[int, Event], None], stop: threading.Event
-    ) -> Any:
-        task = "edit" if calls[0].images else "generate"
-        card = self.manifest(calls[0].ref.model)
-        if not _pipelines.has(card):
-            report(0, Notice(text=f"loading {calls[0].ref} …"))
+    def _made(self, order: _Order) -> Iterator[Made]:
+        """Load what is needed and run it; on the worker thread."""
+        task, model = _task(order.calls[0]), order.calls[0].ref.model
+        settings = self.context.settings
+        card = self._here(model, order.tell, order.stop.is_set)
+        number = settings.get("dtype")
+        kept, pipe = _pipelines.take(card, task, order.device, number, order.tell)
+        tuned(pipe, settings, order.device)
+
+        def relieve(*, alone: bool) -> str | None:
+            if others := _pipelines.clear_others(kept):
+                return f"{', '.join(others)} left the memory"
+            done = kept.relief.next(pipe) if alone else None
+            kept.ready(pipe)
+            return done
+
+        watch = Previews if settings.get("preview") else None
+        bench = Bench(kept.device, _sizes, f"{card.name} {number} {kept.placing}", relieve, watch)
+        defaults = card.tasks.get(task, {})
+        return batch.run(pipe, order.calls, defaults, card.size_px, order.report, order.stop, bench)
+
+    def _here(self, model: str, tell: Tell, stopped: Callable[[], bool]) -> Manifest:
+        """Return the card of a model whose files are all on this machine, fetched where that is allowed."""
+        card = self.manifest(model)
+        if (wanted := self._wanted(model)) is None:
+            return card
+        folder = download.fetch(wanted, tell, stopped, self._endpoint)
+        self._looked.pop(model, None)
+        return manifest.read(folder, card.name)
+
+    def load(self, model: str, tell: Tell) -> Row:
+        """Load a model now, and fetch it before where that is needed; for `%imgmodels --load`.
+
+        Args:
+            model: A folder or a hub id.
+            tell: Told in words how it goes.
+
+        Raises:
+            NbimgError: When there is no such model, or it cannot be fetched or loaded.
+        """
         settings = self.context.settings
         device = settings.get("device") or best_device()
-        pipe = _pipelines.get(card, task, device, settings.get("dtype"))
-        defaults = card.tasks.get(task, {})
-        return batch.run(pipe, calls, defaults, card.size_px, report, stop)
+
+        def work() -> str:
+            wanted = self._wanted(model)
+            if wanted is not None:  # naming it is the permission
+                download.fetch(wanted, tell, lambda: False, self._endpoint)
+                self._looked.pop(model, None)
+            card = self.manifest(model)
+            _pipelines.load(card, device, settings.get("dtype"), tell)
+            return card.name
+
+        name = _worker(device).submit(work).result()
+        return next(row for row in loaded() if row.name == name)
 
 
 class DemoBackend(DiffusersBackend):
@@ -131,7 +266,10 @@ class DemoBackend(DiffusersBackend):
 
     def manifest(self, model: str) -> Manifest:  # noqa: ARG002  # it has only one
         """Read the card of the model in the package."""
-        return super().manifest(str(demo_folder()))
+        return manifest.read(demo_folder(), "demo")
+
+    def _wanted(self, model: str) -> None:  # noqa: ARG002
+        return None
 
 
 def demo_folder() -> Path:
@@ -139,12 +277,15 @@ def demo_folder() -> Path:
     return Path(str(resources.files("nbimg.local").joinpath("demo", "weights")))
 
 
+#: Arguments that calls may differ in and still share a call of the pipeline.
+_APART = ("seed", "negative_prompt", "width", "height")
 #: Arguments of a pipeline's call that nbimg itself sets.
 _OURS = frozenset(
     [
         "self",
         "prompt",
         "image",
+        "mask_image",
         "generator",
         "latents",
         "prompt_embeds",
@@ -154,20 +295,83 @@ _OURS = frozenset(
         "return_dict",
         "callback_on_step_end",
         "callback_on_step_end_tensor_inputs",
+        "max_area",
+        "_auto_resize",
         "kwargs",
         "args",
     ]
 )
 
 
+def _task(call: Call) -> Task:
+    """What a call asks of a pipeline."""
+    if call.mask is not None:
+        return "inpaint"
+    if len(call.images) > 1:
+        return "combine"
+    return "edit" if call.images else "generate"
+
+
+def _capabilities(card: Manifest) -> Capabilities:
+    """What the classes that share the model's components take, together."""
+    taken = _parameters(card)
+    tasks = tasks_of(card.pipeline, taken) | {str(name) for name in card.tasks}
+    if card.tasks:
+        tasks &= set(card.tasks)
+    family = family_of(card.pipeline)
+    options = {"seed": _SEED}
+    if "num_inference_steps" in taken:
+        options["steps"] = _STEPS
+    guidance = guidance_argument(card.pipeline, taken, distilled=card.distilled)
+    if guidance is not None:
+        options["guidance"] = Field(guidance, "number", minimum=0, maximum=30)
+    if "negative_prompt" in taken:
+        options["negative"] = Field("negative_prompt")
+    makes = "generate" in tasks
+    edits = bool(tasks & {"edit", "combine", "inpaint"})
+    if edits:
+        several = "combine" in tasks
+        kind = "files" if several else "file"
+        options["image"] = Field(family.image, kind, required=not makes)
+    if edits and "strength" in taken:
+        options["strength"] = _STRENGTH
+    if "inpaint" in tasks:
+        options["mask"] = Field("mask_image", "file")
+    if card.size_px is None and ({"width", "height"} <= taken or edits):
+        for side in ("width", "height"):
+            options[side] = Field(side, "integer", minimum=64, maximum=8192, multiple=16)
+    options["scheduler"] = Field("scheduler")
+    options["lora"] = Field("lora", "array")
+    known = {field.name for field in options.values()} | _OURS
+    return Capabilities(
+        options=options,
+        extra={
+            "accelerator": FIELDS["accelerator"],
+            **{name: Field(name, "any") for name in sorted(taken - known)},
+        },
+        default_size=Size(*card.size_px) if card.size_px else None,
+        composes="combine" in tasks,
+        makes=makes,
+        price_usd=0.0,
+        vocabulary=card.vocabulary,
+        about_vocabulary=card.about_vocabulary,
+    )
+
+
 def _parameters(card: Manifest) -> frozenset[str]:
-    """Names that the call of a pipeline's class takes; the model that ships needs no import for it."""
+    """Names that the calls of the classes take; the model that ships needs no import for it."""
     installed()
     if card.tasks and card.slice_conv_in:
         needed_if_run = {"num_inference_steps", "guidance_scale", "negative_prompt", "image"}
         return frozenset(needed_if_run | {"image_guidance_scale"})
     import inspect
 
+    from nbimg.local.families import class_for
+
     _, diffusers = needed()
-    kind = getattr(diffusers, card.pipeline, None)
-    return frozenset(inspect.signature(kind.__call__).parameters) if kind else frozenset()
+    every: tuple[Task, ...] = ("generate", "edit", "combine", "inpaint")
+    names = {card.pipeline, *(class_for(card.pipeline, task) for task in every)}
+    kinds = [kind for name in names if name and (kind := getattr(diffusers, name, None))]
+    return frozenset(
+        parameter for kind in kinds for parameter in inspect.signature(kind.__call__).parameters
+    )

@@ -4,390 +4,288 @@ Stage: a remote backend. Comes in: a `Call`. Goes out: a `Prediction`. Must not:
 is never held open, so that its id is known before anything waits for it.
 
 Source: https://replicate.com/docs/reference/http and https://replicate.com/docs/topics/predictions
-(read 2026-11-22). The traps handled here: official models have no versions to address; states besides
-`succeeded` and `failed` (`canceled`, `aborted`); outputs of any shape; success with no output; a 429
-says when to come back in a header, in a field or in its text; an upload's address has no extension.
+(read 2026-11-22). The traps handled here: official models have no versions to address; an upload's address
+has no extension; a lost create is looked for in a list that may lag, be purged or hold twins.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
+import functools
 import re
 import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from nbimg.attachments import replaced
 from nbimg.backends import schema
-from nbimg.backends.base import Call, Context, Output, Prediction, RemoteBackend, State
-from nbimg.backends.http import Http, Reply, origin
+from nbimg.backends.base import Call, Context, Prediction, State
+from nbimg.backends.http import Reply
+from nbimg.backends.plain import PlainBackend, checked
+from nbimg.backends.replicate_answers import (
+    VERSION,
+    ahead_s,
+    created_utc,
+    likeness,
+    listed,
+    prediction,
+    target,
+)
+from nbimg.backends.replicate_files import Files
 from nbimg.config import Rate
 from nbimg.errors import (
-    BackendError,
     BusyError,
-    ContentRefusedError,
-    InputError,
-    JobFailedError,
-    KeyRejectedError,
     OutcomeUnknownError,
-    QuotaExceededError,
     RejectedError,
     ReplyError,
     UnknownNameError,
-    UnreachableError,
 )
-from nbimg.keys import redact
-from nbimg.types import Capabilities, InputImage
+from nbimg.types import Capabilities
 
-__all__ = ["ReplicateBackend"]
+__all__ = ["Found", "ReplicateBackend"]
 
 BASE_URL = "https://api.replicate.com"
-#: Largest input sent inside the request, in bytes; larger ones are uploaded first.
-MAX_INLINE_BYTES = 256_000
 SCHEMA_TTL_S = 3600.0
-#: How far this machine's clock may be ahead of Replicate's when a lost create is looked for.
+#: How far this machine's clock may have moved against Replicate's since a lost create.
 CLOCK_S = 900.0
 #: How many pages of the list are looked through; what is not found by then is not known.
 MAX_PAGES = 20
-_VERSION = re.compile(r"[0-9a-f]{64}")
-_STATES = {
-    "starting": State.QUEUED,
-    "processing": State.RUNNING,
-    "succeeded": State.DONE,
-    "failed": State.FAILED,
-    "canceled": State.CANCELLED,
-    "aborted": State.CANCELLED,
-}
-_REFUSED = re.compile(
-    r"\bE005\b|NSFW|flagged as sensitive|safety (check|filter|policy|system)|content policy",
-    re.IGNORECASE,
-)
-_TRANSIENT = re.compile(
-    r"E1000\b|E6716|E8765|E9243|interrupted; please retry|\(code: PA\)", re.IGNORECASE
-)
+#: How a model rejects an address that has no extension.
+_NO_EXTENSION = re.compile(r"Invalid image format ''")
+#: How the API answers when a file inside a request is too large (replicate-go issue 24).
+_CUT_OFF = re.compile(r"Failed to parse request body as JSON: EOF")
 
 
-class ReplicateBackend(RemoteBackend):
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model that a search found.
+
+    Attributes:
+        model: `owner/name`.
+        about: The provider's own line about it.
+        runs: How often it was run.
+    """
+
+    model: str
+    about: str
+    runs: int
+
+
+class ReplicateBackend(PlainBackend):
     """Official models, versioned models and deployments."""
 
     name = "replicate"
+    base_url = BASE_URL
+    key = "REPLICATE_API_TOKEN"
+    gone = "is gone: replicate keeps outputs for an hour"
     concurrency = 8
     rates: ClassVar[Mapping[str, Rate]] = {"create": Rate(600, 60), "read": Rate(3000, 60)}
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._http = Http(self.name)
+        self._files = Files(self.upload)
         self._schemas: dict[str, tuple[float, Capabilities]] = {}
         self._taken: set[str] = set()  # jobs that have an owner: a lost twin is another one
-
-    @property
-    def _base(self) -> str:
-        return str(self.context.settings.provider(self.name, "base_url") or BASE_URL).rstrip("/")
+        self._strict: set[str] = set()  # models that want a file's extension in its address
 
     async def capabilities(self, model: str) -> Capabilities:
         """Read the model's own schema, at most once an hour."""
-        if model.startswith("deployments/") or _VERSION.fullmatch(model):
-            return Capabilities(open=True)  # the API tells nothing of these
+        if VERSION.fullmatch(model):
+            return Capabilities(open=True)  # the API tells nothing of a version without its model
         at, known = self._schemas.get(model, (0.0, None))
-        if known is not None and time.monotonic() - at < SCHEMA_TTL_S:
-            return known
-        name, _, version = model.partition(":")
-        path = f"/v1/models/{name}" + (f"/versions/{version}" if version else "")
-        reply = await self._send("GET", path)
-        if reply.status == 404:
-            raise UnknownNameError(
-                "model", f"replicate:{model}", hint="Names are OWNER/NAME, or OWNER/NAME:VERSION."
-            )
-        data = _checked(reply).json()
-        latest = data if version else (data.get("latest_version") or {})
-        schemas = (latest.get("openapi_schema") or {}).get("components", {}).get("schemas", {})
-        can = schema.capabilities(schemas)
-        self._schemas[model] = (time.monotonic(), can)
-        return can
+        if known is None or time.monotonic() - at >= SCHEMA_TTL_S:
+            known = schema.capabilities(await self._schema(model))
+            self._schemas[model] = (time.monotonic(), known)
+        return known
 
-    async def create(self, call: Call) -> Prediction:
-        """Send a prediction; its files first, so that nothing is paid before they are there."""
-        values = dict(call.arguments)
+    async def check(self) -> str:
+        """Ask whose key it is."""
+        who = self.checked(await self.send("GET", "/v1/account")).json()
+        name = who.get("username") if isinstance(who, Mapping) else None
+        return f"account {name}" if name else ""
+
+    async def search(self, words: str, limit: int = 20) -> tuple[Found, ...]:
+        """Return the public models that a search finds, best first.
+
+        Raises:
+            BackendError: When the provider cannot be asked.
+        """
+        reply = await self.send("GET", "/v1/search", params={"query": words, "limit": limit})
+        if reply.status != 404:
+            rows = [row.get("model") or {} for row in self.checked(reply).json()["models"]]
+        else:  # that search is in beta; this is the older one
+            reply = await self.repeatable(
+                "QUERY",
+                "/v1/models",
+                content=words.encode(),
+                headers={"content-type": "text/plain"},
+            )
+            rows = self.checked(reply).json()["results"]
+        return tuple(
+            Found(
+                f"{row['owner']}/{row['name']}", str(row.get("description") or ""),
+                int(row.get("run_count") or 0),
+            )
+            for row in rows[:limit]
+        )  # fmt: skip
+
+    async def upload(self, name: str, data: bytes, mime: str) -> str:
+        """Keep a file at the provider for a day; return its address.
+
+        Raises:
+            BackendError: When it did not arrive.
+        """
+        part = (name, data, mime)
+        reply = await self.repeatable("POST", "/v1/files", files={"content": part}, timeout_s=120)
+        return str(self.checked(reply).json()["urls"]["get"])
+
+    async def order(self, call: Call) -> tuple[str, Mapping[str, Any]]:
+        """Send the files first, so that nothing is paid before they are there."""
+        inside = call.ref.model.partition(":")[0] in self._strict
+        text = functools.partial(self._files.text, inside=inside)
+        values = await replaced(call.arguments, text)
         if call.images:
             can = await self.capabilities(call.ref.model)
-            files = [await self._file(image) for image in call.images]
+            files = [await self._files.text(image, inside=inside) for image in call.images]
             several = can.options.get("image")
             values[call.image_field] = (
                 files if several is None or several.type == "files" else files[0]
             )
         if call.mask is not None:
-            values[call.mask_field] = await self._file(call.mask)
+            values[call.mask_field] = await self._files.text(call.mask, inside=inside)
         path, body = target(call.ref.model)
-        reply = await self._send(
-            "POST", path, json={**body, "input": {"prompt": call.prompt, **values}}, timeout_s=60
-        )
-        if reply.status >= 500:
-            raise OutcomeUnknownError(
-                f"replicate answered {reply.status}; the request may have been accepted and charged.",
-                backend=self.name,
-                model=call.ref.model,
-                http_status=reply.status,
-            )
+        return path, {**body, "input": {"prompt": call.prompt, **values}}
+
+    async def create(self, call: Call) -> Prediction:
+        """Send a prediction; it is never held open, so that its id is known at once."""
         try:
-            made = prediction(_checked(reply).json())
-        except ReplyError as error:
-            raise OutcomeUnknownError(
-                f"replicate accepted the request, but its answer cannot be read: {error.message}",
-                backend=self.name,
-                http_status=reply.status,
-            ) from error
+            made = await super().create(call)
+        except RejectedError as error:
+            too_large = error.http_status == 413 or _CUT_OFF.search(error.message)
+            if not too_large or not (call.images or call.mask) or not self._files.most_bytes:
+                raise
+            self._files.most_bytes = 0  # the limit is lower than documented: upload all
+            made = await super().create(call)
         self._taken.add(str(made.id))
         return made
 
-    async def poll(self, job_id: str) -> Prediction:
-        """Ask how a prediction stands."""
-        return prediction(_checked(await self._send("GET", f"/v1/predictions/{job_id}")).json())
+    def look(self, job_id: str) -> str:
+        """A prediction."""
+        return f"/v1/predictions/{job_id}"
 
-    async def cancel(self, job_id: str) -> Prediction | None:
+    def stop(self, job_id: str) -> tuple[str, str]:
         """Stop a prediction; a finished one is not changed by it."""
+        return "POST", f"/v1/predictions/{job_id}/cancel"
+
+    def read(self, data: Any) -> Prediction:
+        """See `prediction`; a model that rejects an upload for its address is given none again."""
+        made = prediction(data)
+        model = str(data.get("model"))
+        if made.error is not None and _NO_EXTENSION.search(made.error.message):
+            names = {model, str(data.get("version"))}
+            made.error.transient = not names <= self._strict
+            self._strict |= names
+        return made
+
+    def checked(self, reply: Reply) -> Reply:
+        """Return the reply if it is a success; a 404 of a model may have a reason of its own."""
+        by_name = reply.status == 404 and "/models/" in reply.url
+        hint = "Community models need a version: OWNER/NAME:VERSION." if by_name else None
         try:
-            reply = await self._send("POST", f"/v1/predictions/{job_id}/cancel", timeout_s=10)
-        except OutcomeUnknownError as error:  # asking twice does no harm
-            raise UnreachableError(error.message, backend=self.name, job_id=job_id) from error
-        return prediction(_checked(reply).json())
+            return checked(reply, self.name, key=self.key, hint=hint)
+        except BusyError as error:
+            if "credit" in error.message:  # 6 creates a minute, one at a time
+                error.hint = "More credit lifts the limit: https://replicate.com/account/billing."
+            raise
 
     async def find(self, call: Call, since_utc: float) -> Prediction | None:
         """Look through the newest predictions for one with the same input that nobody owns.
 
         The seed that was sent makes the input its own; without one it cannot be told from its twins.
         """
-        if call.seed is None or call.images or call.mask is not None:
-            return await super().find(call, since_utc)
-        query = ""
+        query, twins = "", False
         for _ in range(MAX_PAGES):
-            page = _checked(await self._send("GET", f"/v1/predictions{query}")).json()
+            reply = self.checked(await self.send("GET", f"/v1/predictions{query}"))
+            since = since_utc - ahead_s(reply.headers) - CLOCK_S
+            page = reply.json()
             rows = page.get("results") if isinstance(page, Mapping) else None
             if not isinstance(rows, list):
                 raise ReplyError("replicate's list of predictions is none.", backend=self.name)
             for row in rows:
-                if _created_utc(row) < since_utc - CLOCK_S:
-                    return None
-                if row["id"] not in self._taken and _same_input(row.get("input"), call):
+                if created_utc(row) < since:
+                    return self._absent(twins)
+                like = row["id"] not in self._taken and await self._is(row, call)
+                if like and call.seed is not None:
                     self._taken.add(row["id"])
                     return Prediction(row["id"], State.QUEUED)
+                twins = twins or like is not False
             if not page.get("next"):
-                return None
+                return self._absent(twins)
             query = "?" + urlsplit(page["next"]).query  # its host may be that of another base URL
         raise OutcomeUnknownError(
             "replicate's list of predictions is too long to look through.", backend=self.name
         )
 
-    async def fetch(self, url: str) -> bytes:
-        """Download an output; the token goes to the API's own host only."""
-        if url.startswith("data:"):
-            return _inline(url)
-        own = origin(url) == origin(self._base)
-        headers = self._auth() if own else {}
-        reply = await self._http.send("GET", url, headers=headers, timeout_s=120, follow=True)
-        if reply.ok or reply.status == 429 or reply.status >= 500:
-            return _checked(reply).content
-        gone = reply.status in (404, 410)
-        why = "is gone: replicate keeps outputs for an hour" if gone else "cannot be fetched"
-        raise ReplyError(
-            f"{reply.url} {why} ({reply.status}).", backend=self.name, http_status=reply.status
+    def _absent(self, twins: bool) -> Prediction | None:
+        """Nothing was found; that is a proof only where nothing looked alike."""
+        if not twins:
+            return None
+        raise OutcomeUnknownError(
+            "replicate's list holds a job that may be this request, and does not tell.",
+            backend=self.name,
         )
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
+    async def _is(self, row: Mapping[str, Any], call: Call) -> bool | None:
+        """Whether a prediction of the list is what `call` asked for; None: that cannot be told."""
+        alike = likeness(row, call)
+        if not alike:
+            return alike
+        sent = row["input"]
+        files = list(zip(listed(sent.get(call.image_field)), call.images, strict=False))
+        if call.mask is not None:
+            files.append((str(sent.get(call.mask_field)), call.mask))
+        for text, image in files:
+            same = await self._files.stands_for(text, image, self._content)
+            if not same:
+                return same
+        return True
 
-    def _auth(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.context.keys.need(self.name).reveal()}"}
+    async def _content(self, url: str) -> str | None:
+        """Return the SHA-256 of an upload; None when it is none of ours, or gone."""
+        if not url.startswith(f"{self.base}/v1/files/"):
+            return None
+        reply = await self.send("GET", url.removeprefix(self.base))
+        if not reply.ok:
+            return None
+        content = (reply.json().get("checksums") or {}).get("sha256")
+        return None if content is None else str(content)
 
-    async def _send(self, method: str, path: str, **options: Any) -> Reply:
-        url = path if path.startswith("http") else self._base + path
-        return await self._http.send(method, url, headers=self._auth(), **options)
-
-    async def _file(self, image: InputImage) -> str:
-        data = await asyncio.to_thread(Path(image.path).read_bytes)
-        if len(data) * 4 / 3 <= MAX_INLINE_BYTES:
-            return f"data:{image.mime};base64,{base64.b64encode(data).decode('ascii')}"
-        suffix = image.mime.rpartition("/")[2].replace("jpeg", "jpg")
-        part = (f"{image.sha256[:16]}.{suffix}", data, image.mime)
+    async def _schema(self, model: str) -> Mapping[str, Any]:
+        """Return the named schemas of a model, a version of one, or a deployment."""
+        name, _, version = model.partition(":")
+        if name.startswith("deployments/"):
+            release = (await self._described(f"/v1/{name}", model)).get("current_release") or {}
+            name, version = str(release.get("model")), str(release.get("version"))
         try:
-            reply = await self._send("POST", "/v1/files", files={"content": part}, timeout_s=120)
-        except OutcomeUnknownError as error:  # a file sent twice costs nothing
-            raise UnreachableError("the upload of an image was lost.", backend=self.name) from error
-        return str(_checked(reply).json()["urls"]["get"])
+            path = f"/v1/models/{name}" + (f"/versions/{version}" if version else "")
+            data = await self._described(path, model)
+        except UnknownNameError:
+            if not model.startswith("deployments/"):
+                raise
+            version, data = (
+                "",
+                await self._described(f"/v1/models/{name}", model),
+            )  # an official one
+        latest = data if version else (data.get("latest_version") or {})
+        found = (latest.get("openapi_schema") or {}).get("components", {}).get("schemas", {})
+        return found if isinstance(found, Mapping) else {}
 
-
-def target(model: str) -> tuple[str, dict[str, Any]]:
-    """Return path and body of the create of a model.
-
-    >>> target("black-forest-labs/flux-dev")
-    ('/v1/models/black-forest-labs/flux-dev/predictions', {})
-
-    Raises:
-        InputError: When the name has no known form.
-    """
-    name, _, version = model.partition(":")
-    if _VERSION.fullmatch(version or name):
-        return "/v1/predictions", {"version": version or name}
-    owner, _, short = name.partition("/")
-    if owner == "deployments" and short.count("/") == 1:
-        return f"/v1/{name}/predictions", {}
-    if owner not in ("", "deployments") and short and "/" not in short and not version:
-        return f"/v1/models/{name}/predictions", {}
-    raise InputError(
-        f"replicate has no model named {model!r}.",
-        hint="Names are OWNER/NAME or OWNER/NAME:VERSION.",
-    )
-
-
-def prediction(data: Any) -> Prediction:
-    """Read the API's prediction object.
-
-    Raises:
-        ReplyError: When it is not one.
-    """
-    if not isinstance(data, Mapping) or not isinstance(data.get("id"), str):
-        raise ReplyError("replicate's reply holds no prediction.", backend="replicate")
-    state = _STATES.get(str(data.get("status")))
-    if state is None:
-        raise ReplyError(
-            f"replicate's prediction has an unknown status {data.get('status')!r}.",
-            backend="replicate",
-            job_id=data["id"],
-        )
-    outputs = tuple(Output(url=url) for url in _urls(data.get("output")))
-    error = None
-    if state is State.FAILED:
-        error = _job_error(str(data.get("error") or "no reason given"), data["id"])
-    elif state is State.DONE and not outputs:
-        state, error = State.FAILED, _empty(data)
-    metrics = data.get("metrics") or {}
-    return Prediction(data["id"], state, outputs, error, seconds=metrics.get("predict_time"))
-
-
-def _urls(output: Any) -> Iterator[str]:
-    """The addresses in an output of any shape: text, list, dict, nested."""
-    if isinstance(output, str):
-        if output.startswith(("http://", "https://", "data:")):
-            yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _urls(value)
-    elif isinstance(output, list):
-        for value in output:
-            yield from _urls(value)
-
-
-def _job_error(text: str, job_id: str) -> BackendError:
-    text = redact(" ".join(text.split()))[:500]
-    if _REFUSED.search(text):
-        return ContentRefusedError(f"refused: {text}", backend="replicate", job_id=job_id)
-    return JobFailedError(
-        f"the job failed: {text}",
-        backend="replicate",
-        job_id=job_id,
-        transient=bool(_TRANSIENT.search(text)),
-    )
-
-
-def _empty(data: Mapping[str, Any]) -> BackendError:
-    """Why a success has no output: purged, filtered, or lost by the provider."""
-    if data.get("data_removed"):
-        return JobFailedError(
-            "the images are gone: replicate keeps outputs for an hour.",
-            backend="replicate",
-            job_id=data["id"],
-        )
-    if data.get("output") == []:
-        return ContentRefusedError(
-            "every image was filtered out by the model's safety check.",
-            backend="replicate",
-            job_id=data["id"],
-        )
-    return JobFailedError(
-        "the job succeeded without an image.", backend="replicate", job_id=data["id"]
-    )
-
-
-def _checked(reply: Reply) -> Reply:
-    """Return the reply if it is a success, else raise what it means."""
-    if reply.ok:
-        return reply
-    detail, body = _detail(reply)
-    creates_by_name = reply.status == 404 and "/models/" in reply.url
-    known: dict[str, Any] = {"backend": "replicate", "http_status": reply.status}
-    match reply.status:
-        case 401 | 403:
-            raise KeyRejectedError(
-                f"replicate does not accept the key ({reply.status}).",
-                hint="Check REPLICATE_API_TOKEN.",
-                **known,
+    async def _described(self, path: str, model: str) -> Mapping[str, Any]:
+        reply = await self.send("GET", path)
+        if reply.status == 404:
+            raise UnknownNameError(
+                "model", f"replicate:{model}", hint="Names are OWNER/NAME, or OWNER/NAME:VERSION."
             )
-        case 402:
-            raise QuotaExceededError(f"replicate wants payment: {detail}", **known)
-        case 429:
-            wait = retry_after_s(reply.headers, body, detail)
-            raise BusyError(f"replicate asks to slow down: {detail}", retry_after_s=wait, **known)
-        case status if status >= 500:
-            raise UnreachableError(f"replicate answered {status}: {detail}", **known)
-    raise RejectedError(
-        f"replicate refused the request ({reply.status}): {detail}",
-        hint="Community models need a version: OWNER/NAME:VERSION." if creates_by_name else None,
-        **known,
-    )
-
-
-def _detail(reply: Reply) -> tuple[str, Mapping[str, Any]]:
-    try:
-        body = reply.json()
-    except ReplyError:
-        return reply.start, {}
-    if not isinstance(body, Mapping):
-        return reply.start, {}
-    text = body.get("detail") or body.get("title") or reply.start
-    return redact(" ".join(str(text).split()))[:300], body
-
-
-def retry_after_s(headers: Mapping[str, str], body: Mapping[str, Any], text: str) -> float | None:
-    """Return the seconds that a 429 asks to wait: header, then field, then text.
-
-    >>> retry_after_s({}, {}, "Your rate limit resets in ~30s.")
-    30.0
-    """
-    header = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", header):
-        return float(header)
-    if header:
-        try:
-            return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-        except (ValueError, TypeError):
-            pass
-    field = str(body.get("retry_after", ""))
-    if re.fullmatch(r"\d+(\.\d+)?", field):
-        return float(field)
-    match = re.search(r"resets in ~?(\d+(?:\.\d+)?)\s*s", text)
-    return float(match[1]) if match else None
-
-
-def _inline(url: str) -> bytes:
-    head, _, payload = url.partition(",")
-    try:
-        return base64.b64decode(payload, validate=True) if head.endswith(";base64") else b""
-    except ValueError:
-        raise ReplyError(
-            "replicate sent an image that is not base64.", backend="replicate"
-        ) from None
-
-
-def _created_utc(row: Mapping[str, Any]) -> float:
-    try:
-        return datetime.fromisoformat(str(row["created_at"])).timestamp()
-    except (KeyError, ValueError):
-        return time.time()
-
-
-def _same_input(sent: Any, call: Call) -> bool:
-    return isinstance(sent, Mapping) and dict(sent) == {"prompt": call.prompt, **call.arguments}
+        data = self.checked(reply).json()
+        return data if isinstance(data, Mapping) else {}

@@ -29,6 +29,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tornado.httputil import HTTPFile, parse_body_arguments
 
+from nbimg.testing import replicate_shelf
 from nbimg.testing.pictures import (
     MEDIA_TYPES,
     data_uri,
@@ -128,6 +129,7 @@ class ReplicateServer(LocalServer):
         oversize_status: What a larger one answers: 400 (seen) or 413.
         unknown_inputs: What happens to inputs that a model does not have; undocumented.
         official_versions: How the list of versions of an official model looks; both happen.
+        searchable: Whether there is `GET /v1/search`, which is in beta.
         page_size: How many jobs a page of the list has.
         image_side_px: Long side of pictures whose size in pixels was not asked for.
         faults: See ``Fault``. Variants for ``error``: ``version`` or ``input`` with 422,
@@ -156,6 +158,7 @@ class ReplicateServer(LocalServer):
         oversize_status: Literal[400, 413] = 400,
         unknown_inputs: Literal["ignore", "reject"] = "ignore",
         official_versions: Literal["empty", "missing"] = "missing",
+        searchable: bool = True,
         page_size: int = 100,
         image_side_px: int = 64,
         faults: Iterable[Fault] = (),
@@ -180,13 +183,13 @@ class ReplicateServer(LocalServer):
         self.oversize_status = oversize_status
         self.unknown_inputs = unknown_inputs
         self.official_versions = official_versions
+        self.searchable = searchable
         self.page_size = page_size
         self.image_side_px = image_side_px
         self._outcomes = list(outcomes)
         self._jobs: dict[str, Job] = {}
         self._uploads: dict[str, Upload] = {}
         self._buckets: dict[str, Bucket] = {}
-        self._epoch = datetime.now(UTC).timestamp()
 
     # What a test asks.
 
@@ -251,10 +254,8 @@ class ReplicateServer(LocalServer):
                 return self._cancel(self._job(job_id))
             case ("GET", "v1", "predictions"):
                 return self._list(call.query)
-            case ("GET", "v1", "models", owner, name):
-                return Reply.of(self._describe(self._model(f"{owner}/{name}")))
-            case ("GET", "v1", "models", owner, name, "versions", *which):
-                return self._versions(self._model(f"{owner}/{name}"), which)
+            case ("GET", "v1", "models" | "deployments" | "search", *_) | ("QUERY", *_):
+                return replicate_shelf.answer(self, call, path) or _NOT_FOUND
             case ("POST", "v1", "files"):
                 return self._upload(call)
             case ("GET", "v1", "files"):
@@ -441,7 +442,7 @@ class ReplicateServer(LocalServer):
             model=model.name,
             version="hidden" if model.hides_version else model.version,
             input=inputs,
-            created_at=self._utc(now_s),
+            created_at=self.utc(now_s),
             created_s=now_s,
             starting_s=self.starting_s if outcome.starting_s is None else outcome.starting_s,
             running_s=self.running_s if outcome.running_s is None else outcome.running_s,
@@ -526,42 +527,6 @@ class ReplicateServer(LocalServer):
         }
         return Reply.of(page)
 
-    def _versions(self, model: ReplicateModel, which: Sequence[str]) -> Reply:
-        if model.official:
-            if which or self.official_versions == "missing":
-                return _NOT_FOUND
-            return Reply.of({"next": None, "previous": None, "results": []})
-        version = self._describe_version(model)
-        if not which:
-            return Reply.of({"next": None, "previous": None, "results": [version]})
-        return Reply.of(version) if list(which) == [model.version] else _NOT_FOUND
-
-    def _describe_version(self, model: ReplicateModel) -> dict[str, Any]:
-        return {
-            "id": model.version,
-            "created_at": self._utc(0),
-            "cog_version": "0.16.0",
-            "openapi_schema": model.openapi_schema,
-        }
-
-    def _describe(self, model: ReplicateModel) -> dict[str, Any]:
-        owner, _, name = model.name.partition("/")
-        return {
-            "url": f"https://replicate.com/{model.name}",
-            "owner": owner,
-            "name": name,
-            "description": "Makes pictures, locally.",
-            "visibility": "public",
-            "is_official": model.official,
-            "github_url": None,
-            "paper_url": None,
-            "license_url": None,
-            "run_count": sum(job.model == model.name for job in self.jobs),
-            "cover_image_url": None,
-            "default_example": None,
-            "latest_version": self._describe_version(model),
-        }
-
     # Uploads.
 
     def _upload(self, call: Recorded) -> Reply:
@@ -601,15 +566,16 @@ class ReplicateServer(LocalServer):
             "etag": digest[:32],
             "checksums": {"sha256": digest},
             "metadata": upload.metadata,
-            "created_at": self._utc(upload.created_s),
-            "expires_at": self._utc(upload.created_s + self.upload_retention_s),
+            "created_at": self.utc(upload.created_s),
+            "expires_at": self.utc(upload.created_s + self.upload_retention_s),
             "urls": {"get": f"{self.base_url}/v1/files/{upload.id}"},
         }
 
     # A job as JSON.
 
-    def _utc(self, at_s: float) -> str:
-        when = datetime.fromtimestamp(self._epoch + at_s, UTC)
+    def utc(self, at_s: float) -> str:
+        """Return a time of the server's clock as the API writes it."""
+        when = datetime.fromtimestamp(self._born_utc + at_s, UTC)
         return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def _purged(self, job: Job) -> bool:
@@ -642,14 +608,14 @@ class ReplicateServer(LocalServer):
             "error": job.outcome.error if status == "failed" else None,
             "metrics": {},
             "created_at": job.created_at,
-            "started_at": self._utc(job.started_s) if started else None,
-            "completed_at": self._utc(job.completed_s) if over else None,
+            "started_at": self.utc(job.started_s) if started else None,
+            "completed_at": self.utc(job.completed_s) if over else None,
             "data_removed": purged,
             "source": "api",
             "urls": {"get": url, "cancel": f"{url}/cancel", "web": web},
         }
         if job.deadline_s is not None:
-            value["deadline"] = self._utc(job.deadline_s)
+            value["deadline"] = self.utc(job.deadline_s)
         if over:
             running_s = max(0.0, job.completed_s - job.started_s)
             total_s = job.completed_s - job.created_s

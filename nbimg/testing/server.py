@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from types import TracebackType
@@ -40,7 +41,17 @@ from tornado.netutil import bind_sockets
 __all__ = ["Fault", "FaultKind", "LocalServer", "Recorded", "Reply"]
 
 FaultKind = Literal[
-    "drop", "hang", "delay", "html", "error", "truncate", "cut", "content_type", "drip", "close"
+    "drop",
+    "hang",
+    "delay",
+    "html",
+    "error",
+    "truncate",
+    "cut",
+    "content_type",
+    "body",
+    "drip",
+    "close",
 ]
 """What goes wrong; each is described at ``Fault``."""
 
@@ -60,6 +71,7 @@ class Recorded:
         headers: Looked up without regard to case.
         body: Undecoded.
         at_s: ``time.monotonic()`` on arrival of the last byte, seconds.
+        action: What it asks for, where one path serves everything, see ``LocalServer.action``.
     """
 
     index: int
@@ -70,6 +82,7 @@ class Recorded:
     headers: Mapping[str, str]
     body: bytes
     at_s: float
+    action: str = ""
 
     def json(self) -> Any:
         """Decode the body; raises ``ValueError`` if it is not JSON."""
@@ -107,6 +120,7 @@ class Fault:
     * ``truncate``: promise the whole body in Content-Length, send half, close.
     * ``cut``: send half of the body and promise no more: cut JSON, cut image.
     * ``content_type``: send ``content_type`` in place of the right one.
+    * ``body``: send ``body`` in place of the right one, with the right status and type.
     * ``drip``: send the body in small pieces over ``delay_s``.
     * ``close``: answer correctly, then close without having said ``Connection: close``; a client
       that is quick to reuse the connection sees its next request fail, which never arrives here.
@@ -114,7 +128,8 @@ class Fault:
     Attributes:
         kind: See above.
         method: Pattern for the method, in the manner of ``fnmatch``.
-        path: Pattern for the path without query; ``*`` also matches slashes.
+        path: Pattern for the path without query, or for the action where there is one; ``*`` also
+            matches slashes.
         when: Whether the fault comes before or after the request took effect.
         times: How many matching requests it hits; None: all of them.
         skip: How many matching requests pass unharmed first.
@@ -123,6 +138,7 @@ class Fault:
         variant: Which of several bodies for the same status, for ``error``; see the provider.
         retry_after_s: What a 429 says about coming back, seconds; None: the provider's usual.
         content_type: For ``content_type``.
+        body: For ``body``.
         reset: Whether ``drop`` resets the TCP connection rather than ending it in good order.
     """
 
@@ -137,11 +153,15 @@ class Fault:
     variant: str = ""
     retry_after_s: int | None = None
     content_type: str = "text/plain"
+    body: bytes = b""
     reset: bool = False
 
     def matches(self, call: Recorded) -> bool:
         """Tell whether ``call`` is one of those that this fault is meant for."""
-        return fnmatchcase(call.method, self.method) and fnmatchcase(call.path, self.path)
+        places = (call.action, call.path) if call.action else (call.path,)
+        return fnmatchcase(call.method, self.method) and any(
+            fnmatchcase(place, self.path) for place in places
+        )
 
 
 class LocalServer:
@@ -175,6 +195,7 @@ class LocalServer:
         self._faults: list[Fault] = list(faults)
         self._lock = threading.Lock()
         self._epoch_s = time.monotonic()
+        self._born_utc = time.time()
         self._advanced_s = 0.0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,6 +208,13 @@ class LocalServer:
     def answer(self, call: Recorded) -> Reply | Awaitable[Reply]:
         """Let ``call`` take effect and answer it; runs in the server's thread."""
         raise NotImplementedError
+
+    def action(self, call: Recorded) -> str:
+        """Return what ``call`` asks for, for a provider whose calls all go to one path; else "".
+
+        A ``Fault`` and ``matching`` find it by this name as they do by a path.
+        """
+        return ""
 
     def error_reply(self, fault: Fault) -> Reply:
         """Make the provider's error body for ``fault.status`` and ``fault.variant``."""
@@ -227,6 +255,10 @@ class LocalServer:
         """The faults that have hits left, with what is left of ``times`` and ``skip``."""
         with self._lock:
             return list(self._faults)
+
+    def utc_s(self) -> float:
+        """Return the time of day that the server's answers carry, Unix seconds."""
+        return self._born_utc + self.now_s()
 
     def now_s(self) -> float:
         """Return the server's clock: seconds since it was made, each as long as ``speed`` says."""
@@ -336,6 +368,8 @@ class LocalServer:
         path, _, query = line.path.partition("?")
         index = len(self._log)
         call = Recorded(index, host, line.method, path, query, headers, body, time.monotonic())
+        if action := self.action(call):
+            call = replace(call, action=action)
         self._log.append(call)
         fault = self._take_fault(call) if self._faults else None
         try:
@@ -422,15 +456,22 @@ class LocalServer:
                 return False
             case "truncate":
                 await to.send_part(reply)
-            case "cut":
-                to.send(replace(reply, body=reply.body[: len(reply.body) // 2]))
-            case "content_type":
-                to.send(replace(reply, content_type=fault.content_type))
+            case "cut" | "content_type" | "body":
+                to.send(_bent(reply, fault))
             case "drip":
                 await to.drip(reply, fault.delay_s)
             case "close":
                 await to.send_and_close(reply)
         return True
+
+
+def _bent(reply: Reply, fault: Fault) -> Reply:
+    match fault.kind:
+        case "cut":
+            return replace(reply, body=reply.body[: len(reply.body) // 2])
+        case "content_type":
+            return replace(reply, content_type=fault.content_type)
+    return replace(reply, body=fault.body)
 
 
 def _proxy_page(status: int) -> Reply:
@@ -476,7 +517,7 @@ class _Exchange(HTTPMessageDelegate):
         self.body.append(chunk)
 
     def finish(self) -> None:
-        to = _Sender(self.connection, self.line.method == "HEAD")
+        to = _Sender(self.connection, self.line.method == "HEAD", self.server.utc_s)
         self.server._arrived(self.host, self.line, self.headers, b"".join(self.body), to)
 
 
@@ -487,17 +528,21 @@ class _Sender:
     ``HTTP1Connection.write_headers``; that one also would not send a wrong Content-Length.
     """
 
-    __slots__ = ("connection", "head_only", "stream")
+    __slots__ = ("connection", "head_only", "stream", "utc_s")
 
-    def __init__(self, connection: HTTP1Connection, head_only: bool) -> None:
+    def __init__(
+        self, connection: HTTP1Connection, head_only: bool, utc_s: Callable[[], float]
+    ) -> None:
         self.connection = connection
         self.stream: IOStream = connection.stream
         self.head_only = head_only
+        self.utc_s = utc_s
 
     def _head(self, reply: Reply) -> bytes:
         lines = [
             f"HTTP/1.1 {reply.status} {_PHRASES.get(reply.status, 'Unknown')}",
             f"Content-Type: {reply.content_type}",
+            f"Date: {formatdate(self.utc_s(), usegmt=True)}",
             *(f"{name}: {value}" for name, value in reply.headers.items()),
         ]
         if reply.status != HTTPStatus.NO_CONTENT:

@@ -1,8 +1,6 @@
 import asyncio
 import hashlib
 import io
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import PIL.Image
 import pytest
 
 import nbimg
-from nbimg.backends.replicate import _REFUSED, prediction, retry_after_s, target
+from nbimg.backends.replicate_answers import _REFUSED, prediction, target
 from nbimg.errors import InputError, KeyMissingError, ReplyError
 from nbimg.testing import COMMUNITY_MODEL, FAILURES, Fault
 from nbimg.types import Status
@@ -174,29 +172,6 @@ def test_a_refusal_is_told_from_a_failure(text, refused):
     assert bool(_REFUSED.search(text)) is refused
 
 
-@pytest.mark.parametrize(
-    ("headers", "body", "text", "seconds"),
-    [
-        ({"retry-after": "7"}, {"retry_after": 3}, "resets in ~1s", 7),
-        ({}, {"retry_after": 3}, "resets in ~1s", 3),
-        ({}, {"retry_after": "2.5"}, "", 2.5),
-        ({}, {}, "Your rate limit resets in ~30s.", 30),
-        ({"retry-after": "soon"}, {}, "", None),
-        ({}, {"retry_after": None}, "", None),
-        ({}, {}, "", None),
-    ],
-)
-def test_a_429_says_when_to_come_back_in_header_field_or_text(headers, body, text, seconds):
-    assert retry_after_s(headers, body, text) == seconds
-
-
-def test_a_date_in_the_header_is_understood():
-    at = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    assert 55 < retry_after_s({"retry-after": at}, {}, "") <= 60
-    past = format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)
-    assert retry_after_s({"retry-after": past}, {}, "") == 0
-
-
 # ------------------------------------------------------------------ keys
 
 
@@ -232,3 +207,55 @@ def test_a_file_output_of_the_official_client_is_an_image(server):
     url = "data:image/png;base64," + __import__("base64").b64encode(image()).decode()
     assert inputs.read(FileOutput(url, client))[0] == image()
     assert asyncio.iscoroutinefunction(FileOutput(url, client).aread)
+
+
+# ------------------------------------------------------------------ deployments, search, credit
+
+
+def ask(work):
+    """Await what `work` does with the backend of the default session."""
+    from nbimg import session
+
+    own = session.default()
+    return own.portal.call(work, own.registry.get("replicate"))
+
+
+def test_a_deployment_takes_what_its_model_takes(server):
+    server.deployments = {
+        "acme/official": "black-forest-labs/flux-dev",
+        "acme/community": COMMUNITY_MODEL.name,
+    }
+
+    async def options(backend):
+        return [
+            (await backend.capabilities(f"deployments/acme/{name}")).options["guidance"].name
+            for name in ("official", "community")
+        ]
+
+    assert ask(options) == ["guidance", "guidance_scale"]
+    (result,) = nbimg.batch(
+        [{"prompt": "x", "model": "replicate:deployments/acme/official", "guidance": 99}]
+    )
+    assert "guidance 99 became 10" in " ".join(result.notices)
+    with pytest.raises(nbimg.NbimgError, match="no model"):
+        nbimg.generate("x", model="replicate:deployments/acme/none")
+
+
+@pytest.mark.parametrize("searchable", [True, False])
+def test_a_search_finds_models_by_the_new_address_or_the_old_one(server, searchable):
+    server.searchable = searchable
+
+    async def search(backend):
+        return await backend.search("flux", 1), await backend.search("nothing like it")
+
+    (found,), none = ask(search)
+    assert (found.model, found.runs) == ("black-forest-labs/flux-dev", 0)
+    assert none == ()
+
+
+def test_an_account_with_little_credit_is_told_what_lifts_the_limit(server):
+    server.inject(
+        Fault("error", **CREATE, status=429, variant="low_credit", retry_after_s=1, times=None)
+    )
+    with pytest.raises(nbimg.GenerationError, match="More credit lifts the limit"):
+        nbimg.generate("x", model="flux-dev", retries=1, fallback=())
