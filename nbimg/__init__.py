@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nbimg.results import ResultSet
     from nbimg.semaphore import get_semaphore, register_semaphore, semaphores
     from nbimg.types import ImageRecord, Request, Result, Size, Status
+    from nbimg.uploads import aupload, upload
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _HOMES = {
     "aedit": "api",
     "agenerate": "api",
     "aresume": "api",
+    "aupload": "uploads",
     "batch": "api",
     "edit": "api",
     "generate": "api",
@@ -63,6 +65,7 @@ _HOMES = {
     "semaphores": "semaphore",
     "stats": "api",
     "submit": "api",
+    "upload": "uploads",
 }
 
 __all__ = [
@@ -80,6 +83,7 @@ __all__ = [
     "aedit",
     "agenerate",
     "aresume",
+    "aupload",
     "batch",
     "edit",
     "generate",
@@ -91,6 +95,7 @@ __all__ = [
     "semaphores",
     "stats",
     "submit",
+    "upload",
 ]
 
 

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from nbimg import inputs, session
 from nbimg.config import SETTINGS
 from nbimg.errors import ImageInputError, OptionError
+from nbimg.given import read_credentials
 from nbimg.jobs import Job
 from nbimg.keys import PROVIDER_KEYS
 from nbimg.notebook import place
 from nbimg.notebook.live import watch
 from nbimg.options import split_keywords
 from nbimg.results import ResultSet, Usage
+from nbimg.secret import Secret
 from nbimg.session import CallOptions
 from nbimg.tasklist import tasks_of
 from nbimg.tasks import requests_of, spread_seeds
@@ -47,6 +49,7 @@ _CALL = (
     "cache",
     "columns",
     "concurrency",
+    "credentials",
     "fallback",
     "retries",
     "semaphore",
@@ -63,7 +66,9 @@ def generate(prompt: Prompt | Sequence[Prompt], **options: Any) -> ResultSet:
 
     Args:
         prompt: A text, a `Request`, a task's dict, or a list of these. Braces are not expanded here.
-        options: As in the cell: `model`, `n`, `size`, `ar`, `seed`, `output`, `params`, `timeout` …
+        options: As in the cell: `model`, `n`, `size`, `ar`, `seed`, `output`, `params`, `timeout` …; and
+            `credentials`: provider → its key, for this call alone (a dict of its variables where the
+            credential has several parts).
 
     Returns:
         One result a prompt, in order.
@@ -145,28 +150,39 @@ def submit(prompt: Prompt | Sequence[Prompt], **options: Any) -> Job:
     return _submitted(requests, "generate", options, lenient=_several(prompt))
 
 
-def resume(batch: str | None = None, *, remaining: bool = False) -> ResultSet:
+def resume(
+    batch: str | None = None,
+    *,
+    remaining: bool = False,
+    credentials: Mapping[str, Any] | None = None,
+) -> ResultSet:
     """Fetch everything that is paid for and was not fetched; nothing is created twice.
 
     Args:
         batch: The id of one batch, as `%imgjobs` and `job.id` say; None: whatever was left.
         remaining: Whether the tasks of a broken batch that were never sent are sent now. A batch that
             was stopped by hand has nothing remaining unless it is named.
+        credentials: As the batch was given; they are not in the journal.
 
     Returns:
         The results of the whole batch, or batches, in the order of the tasks; empty when there is nothing
         to take up.
 
     Raises:
-        UnknownNameError: When the named batch has ended, or another kernel runs it.
+        UnknownNameError: When there is no batch of that name, or another kernel runs it.
         StoreError: When the journal cannot be read or written.
     """
-    return watch(session.default().resume(batch, remaining=remaining))
+    return watch(_resumed(batch, remaining, credentials))
 
 
-async def aresume(batch: str | None = None, *, remaining: bool = False) -> ResultSet:
+async def aresume(
+    batch: str | None = None,
+    *,
+    remaining: bool = False,
+    credentials: Mapping[str, Any] | None = None,
+) -> ResultSet:
     """`resume`, awaited."""
-    return await session.default().resume(batch, remaining=remaining)
+    return await _resumed(batch, remaining, credentials)
 
 
 def job(job_id: str) -> Job:
@@ -189,6 +205,7 @@ def stats() -> Usage:
 def about() -> dict[str, Any]:
     """Return what a bug report needs: versions, platform, settings, which keys are there; no secret."""
     own = session.default()
+    own.keys.gather()
     packages = (
         "nbimg",
         "ipython",
@@ -204,9 +221,25 @@ def about() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in packages},
         "settings": {s.name: own.settings.find(s.name) for s in SETTINGS},
-        "keys": {name: own.keys.find(name) is not None for name in PROVIDER_KEYS},
+        "keys": {name: own.keys.place(name) is not None for name in PROVIDER_KEYS},
         "backends": own.registry.names(),
     }
+
+
+def _credentials(asked: Any) -> Mapping[str, Secret]:
+    """What a call was given; a backend of somebody's own says when it is made what its key is called."""
+    if asked is None:
+        return {}
+    registry = session.default().registry
+    for name in asked if isinstance(asked, Mapping) else ():
+        if name not in PROVIDER_KEYS and name in registry.names():
+            registry.get(name)
+    return read_credentials(asked)
+
+
+def _resumed(batch: str | None, remaining: bool, credentials: Any) -> Job:
+    own = _credentials(credentials)
+    return session.default().resume(batch, remaining=remaining, credentials=own)
 
 
 def _version(package: str) -> str | None:
@@ -244,7 +277,7 @@ def _requests(prompt: Any, options: Mapping[str, Any], *, edit: bool = False) ->
 
 
 def _several_seeds(seed: Any) -> bool:
-    return seed is not None and not isinstance(seed, int)
+    return isinstance(seed, Iterable) and not isinstance(seed, str)
 
 
 def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> list[Request]:
@@ -254,7 +287,7 @@ def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> l
         raise ImageInputError("there is no image to edit.")
     paired = inputs.pair(requests, images, combine=mode == "combine")
     seeds = options.get("seed")
-    return paired if seeds is None or isinstance(seeds, int) else spread_seeds(paired, seeds)
+    return spread_seeds(paired, seeds) if _several_seeds(seeds) else paired
 
 
 def _submitted(
@@ -265,10 +298,7 @@ def _submitted(
         if name not in _CALL and value:  # --dry-run that is not heard would cost money
             raise OptionError(f"{name} is an option of cells only.", allowed=_CALL)
     known = {name: value for name, value in call.items() if name in _CALL}
-    if isinstance(known.get("fallback"), str):
-        known["fallback"] = (known["fallback"],)
-    if known.get("fallback") is not None:
-        known["fallback"] = tuple(known["fallback"])
+    known["credentials"] = _credentials(known.get("credentials"))
     groups = (0,) * len(requests) if task == "edit" else ()
     return session.default().submit(
         requests, CallOptions(task=task, groups=groups, lenient=lenient, cell=place.cell(), **known)

@@ -69,6 +69,10 @@ class Bridge(RemoteBackend):
         """Ask the provider to stop a job."""
         return await run_on(self._loop, self._backend.cancel(job_id))
 
+    async def check(self) -> str:
+        """Try the credential with a request that costs nothing."""
+        return await run_on(self._loop, self._backend.check())
+
     async def find(self, call: Call, since_utc: float) -> Prediction | None:
         """Look for a job whose create was lost."""
         return await run_on(self._loop, self._backend.find(call, since_utc))

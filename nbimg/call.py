@@ -6,10 +6,12 @@ one value that all stages read. Must not: hold a request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbimg.cache import Cell
+from nbimg.secret import Secret
 
 __all__ = ["CallOptions"]
 
@@ -36,6 +38,7 @@ class CallOptions:
         columns: Columns of the grid.
         lenient: Whether a call of which no task can be sent returns its failures, as a list does, and
             does not raise the first of them.
+        credentials: Variable → secret, for this call alone; see `given`.
     """
 
     task: str = "generate"
@@ -53,3 +56,4 @@ class CallOptions:
     cell: Cell | None = None
     columns: int | None = None
     lenient: bool = False
+    credentials: Mapping[str, Secret] = field(default_factory=dict)

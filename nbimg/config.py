@@ -4,6 +4,8 @@ Stage: below the session. Comes in: `%config`, the environment, `nbimg.toml` or 
 defaults. Goes out: a value, and the name of its source. The only reader of `NBIMG_*`. Must not:
 know a credential (that is `keys`), or cache what a user may still change.
 
+A table or a list is JSON in the environment.
+
 The order, first wins: argument of the call > option of the cell > `%config NbImg.x` > environment
 `NBIMG_X` > `nbimg.toml` beside the notebook > `[tool.nbimg]` of the nearest `pyproject.toml` >
 default. The first two are the caller's business; this module serves the rest.
@@ -12,10 +14,11 @@ default. The first two are the caller's business; this module serves the rest.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +39,8 @@ class Setting:
         default: None means: nbimg decides.
         help: One line for `%config NbImg` and the docs.
         allowed: The only values it takes; empty: any.
+        lowest: Of a number, the smallest; None: any.
+        above: Of a number, what it has to be larger than; None: nothing.
     """
 
     name: str
@@ -43,17 +48,44 @@ class Setting:
     default: Any
     help: str
     allowed: tuple[str, ...] = ()
+    lowest: float | None = None
+    above: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """What its value is, in words."""
+        kind = _KINDS[self.type]
+        if self.above is not None:
+            return f"{kind} above {self.above:g}"
+        return kind if self.lowest is None else f"{kind} from {self.lowest:g}"
+
+
+_KINDS: Mapping[type, str] = MappingProxyType(
+    {
+        str: "a text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        list: "a list of tables",
+        dict: "a table of tables",
+    }
+)
 
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("model", str, None, "Model for %%imggen; empty: the best one that can be used now."),
     Setting("edit_model", str, None, "Model for %%imgedit; empty: the best one that can be used."),
     Setting("output_dir", str, "nbimg-images", "Folder for images, seen from the notebook's."),
-    Setting("concurrency", int, None, "Tasks at once per provider account."),
-    Setting("retries", int, 3, "At most this many attempts a stage."),
-    Setting("retry_min_s", float, 2.0, "Shortest wait before another attempt, in seconds."),
-    Setting("retry_max_s", float, 10.0, "Longest wait before another attempt, in seconds."),
-    Setting("timeout", float, None, "Bound on a whole task, in seconds."),
+    Setting("concurrency", int, None, "Tasks at once per provider account.", lowest=1),
+    Setting("rate", str, None, "Tasks that may be sent in a window, per account: 600/60s."),
+    Setting("retries", int, 3, "At most this many attempts a stage.", lowest=1),
+    Setting(
+        "retry_min_s", float, 2.0, "Shortest wait before another attempt, in seconds.", lowest=0
+    ),
+    Setting(
+        "retry_max_s", float, 10.0, "Longest wait before another attempt, in seconds.", lowest=0
+    ),
+    Setting("timeout", float, None, "Bound on a whole task, in seconds.", above=0),
     Setting(
         "cache",
         str,
@@ -62,12 +94,26 @@ SETTINGS: tuple[Setting, ...] = (
         ("auto", "always", "never"),
     ),
     Setting("offline", bool, False, "Nothing leaves this machine; what is missing is named."),
-    Setting("budget", float, None, "Most that this kernel may spend, in US dollars."),
+    Setting("budget", float, None, "Most that this kernel may spend, in US dollars.", lowest=0),
     Setting("fallbacks", list, [], "Rules: condition, model, use, description, parameters."),
-    Setting("columns", int, None, "Columns of the grid; empty: as many as fit."),
+    Setting("columns", int, None, "Columns of the grid; empty: as many as fit.", lowest=1),
     Setting("display", str, "live", "What a cell shows.", ("grid", "live", "none")),
     Setting("device", str, None, "Where local models run: cpu, cuda, mps; empty: the best."),
+    Setting(
+        "local_model", str, None, "Model for a graphics card: folder or hub id; empty: the newest."
+    ),
+    Setting("download", bool, False, "Whether local models may be fetched from the hub unasked."),
     Setting("dtype", str, None, "Number format of local models: float32, bfloat16, float16."),
+    Setting("attention", str, None, "Attention backend of local models: native, flash, sage …"),
+    Setting("compile", bool, False, "Compile the repeated blocks of local models."),
+    Setting(
+        "channels_last",
+        str,
+        "auto",
+        "Memory order of local UNets: auto (on a CUDA card), on or off.",
+        ("auto", "on", "off"),
+    ),
+    Setting("preview", bool, True, "Show what local pictures look like so far."),
     Setting("providers", dict, {}, "Per provider: base_url, concurrency, rate, api, region …"),
 )
 
@@ -92,6 +138,7 @@ _PROVIDER_KEYS = (
 OWN_VARIABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "hunyuan": {"concurrency": "HUNYUAN_MAX_CONCURRENT", "region": "HUNYUAN_REGION"},
+        "openai": {"base_url": "OPENAI_BASE_URL"},
         "speedpix": {"base_url": "SPEEDPIX_ENDPOINT"},
     }
 )
@@ -174,13 +221,15 @@ class Settings:
         """Return what is set for one provider: `base_url`, `concurrency`, `rate` …; None: nothing.
 
         `%config NbImg.providers`, then `NBIMG_<PROVIDER>_<KEY>`, then the provider's own variable, then
-        `[providers.<provider>]` of the files.
+        `NBIMG_PROVIDERS`, then `[providers.<provider>]` of the files.
         """
         assert key in _PROVIDER_KEYS
         variable = f"NBIMG_{provider}_{key}".upper().replace("-", "_")
         own = OWN_VARIABLES.get(provider, {}).get(key, variable)
         value = self._environ.get(variable) or self._environ.get(own) or None
         places = [self._config, {"providers": {provider: {key: value}}}]
+        if text := self._environ.get("NBIMG_PROVIDERS"):
+            places.append({"providers": _convert(_BY_NAME["providers"], text, "environment")})
         for values in (*places, *(values for _, values in self._files())):
             found = values.get("providers", {}).get(provider, {}).get(key)
             if found is not None:
@@ -191,8 +240,7 @@ class Settings:
         environment = {
             setting.name: self._environ[f"NBIMG_{setting.name.upper()}"]
             for setting in SETTINGS
-            if setting.type not in (dict, list)
-            and self._environ.get(f"NBIMG_{setting.name.upper()}")
+            if self._environ.get(f"NBIMG_{setting.name.upper()}")
         }
         return [("%config", self._config), ("environment", environment), *self._files()]
 
@@ -286,22 +334,66 @@ def _provider(keys: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _convert(setting: Setting, value: Any, source: str) -> Any:
-    kind = setting.type
+    """Return a value of the kind that the setting has.
+
+    Raises:
+        SettingError: When it is of another kind, or outside of what the setting takes.
+    """
     try:
-        if kind is dict:
-            converted: Any = {name: _provider(dict(keys), source) for name, keys in value.items()}
-        elif kind is list:
-            converted = [dict(item) for item in value]
-        elif kind is bool and isinstance(value, str):
-            converted = {"1": True, "true": True, "0": False, "false": False}[value.lower()]
-        else:
-            converted = kind(value)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        converted = _CONVERTERS[setting.type](value, source)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise SettingError(
-            f"{setting.name} = {value!r} (from {source}) is not a {kind.__name__}."
+            f"{setting.name} = {value!r} (from {source}) is not {setting.kind}."
         ) from error
+    low = setting.lowest is not None and converted < setting.lowest
+    if low or (setting.above is not None and converted <= setting.above):
+        raise SettingError(f"{setting.name} = {value!r} (from {source}) is not {setting.kind}.")
     if setting.allowed and converted not in setting.allowed:
         raise SettingError(
             f"{setting.name} = {value!r} (from {source}) is not one of {', '.join(setting.allowed)}."
         )
     return converted
+
+
+def _truth(value: Any, _source: str) -> bool:
+    return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
+
+
+def _whole(value: Any, _source: str) -> int:
+    return int(str(value))  # neither 1.5 nor True
+
+
+def _number(value: Any, _source: str) -> float:
+    number = float(str(value))
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _tables(value: Any, _source: str) -> list[dict[str, Any]]:
+    return [dict(item) for item in _from_json(value, list)]
+
+
+def _table(value: Any, source: str) -> dict[str, dict[str, Any]]:
+    tables = _from_json(value, dict).items()
+    return {str(name): _provider(dict(keys), source) for name, keys in tables}
+
+
+def _from_json(value: Any, kind: type) -> Any:
+    """Return what a text holds, which is how a table stands in the environment."""
+    held = json.loads(value) if isinstance(value, str) else value
+    if isinstance(value, str) and not isinstance(held, kind):
+        raise TypeError
+    return held
+
+
+_CONVERTERS: Mapping[type, Callable[[Any, str], Any]] = MappingProxyType(
+    {
+        str: lambda value, _: str(value),
+        int: _whole,
+        float: _number,
+        bool: _truth,
+        list: _tables,
+        dict: _table,
+    }
+)

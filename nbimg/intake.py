@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbimg import inputs
+from nbimg.attachments import attach
 from nbimg.backends.http import Http
 from nbimg.engine.retry import Policy, retrying
 from nbimg.errors import ImageInputError, NbimgError, StoreWriteError
@@ -40,12 +41,13 @@ class Intake:
         """
         taken, refused = list(requests), {}
         for index, request in enumerate(requests):
-            if not request.image and request.mask is None:
+            if not (request.image or request.params) and request.mask is None:
                 continue
             try:
                 taken[index] = request.but(
                     image=tuple(_take(image, store) for image in request.image),
                     mask=None if request.mask is None else _take(request.mask, store),
+                    params=attach(request.params, store.take),
                 )
             except StoreWriteError:
                 raise

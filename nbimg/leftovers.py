@@ -56,7 +56,7 @@ def leftover(claimed: Claimed, providers: Collection[str], *, remaining: bool) -
     taken: dict[tuple[int, int], SentCall] = {}
     for task in claimed.tasks:
         ended = task.result is not None and not (remaining and _stopped(task.result))
-        owed = any(call.state in _OWED for call in task.sent)
+        owed = any(call.state in _OWED for call in task.sent) or _late(task)
         if task.result is not None and ended and not owed:
             settled[task.index] = task.result
             continue
@@ -70,6 +70,13 @@ def leftover(claimed: Claimed, providers: Collection[str], *, remaining: bool) -
         else:
             settled[task.index] = _never_sent(task)
     return Leftover(claimed, tuple(tasks), taken, frozenset(unsent), settled)
+
+
+def _late(task: ClaimedTask) -> bool:
+    """Whether an image came when its task had been given up."""
+    here = {image.sha256 for image in task.result.images} if task.result else set()
+    late = (image.sha256 not in here for call in task.sent for image in call.images)
+    return task.result is not None and task.result.status is not Status.OK and any(late)
 
 
 def _stopped(result: Result) -> bool:

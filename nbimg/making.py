@@ -10,14 +10,16 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nbimg import catalog
 from nbimg.call import CallOptions
 from nbimg.choose import choose
 from nbimg.engine.run import Batch, until
 from nbimg.errors import NbimgError, OfflineError
 from nbimg.events import Event, Finished, Notice
 from nbimg.events import Planned as PlannedEvent
+from nbimg.given import given
 from nbimg.planner import Plan
-from nbimg.results import Rerun, ResultSet
+from nbimg.results import Rerun, ResultSet, Sent
 from nbimg.types import ErrorRecord, ModelRef, Request, Result, Status
 from nbimg.workshop import Place, Workshop
 
@@ -72,8 +74,9 @@ class Making:
 
     async def plan(self) -> tuple[Plan, str]:
         """Return what would be sent, and how long it takes at the limits."""
-        prepared = await self._prepared()
-        return prepared.plan, self._shop.forecast(prepared.plan.tasks, self._options, self._place)
+        with given(self._options.credentials):
+            tasks = (prepared := await self._prepared()).plan.tasks
+            return prepared.plan, self._shop.forecast(tasks, self._options, self._place)
 
     async def run(self, job_id: str, emit: Emit, stop: asyncio.Event) -> ResultSet:
         """Run it.
@@ -86,6 +89,10 @@ class Making:
         Raises:
             NbimgError: When nothing of it can be sent.
         """
+        with given(self._options.credentials):
+            return await self._run(job_id, emit, stop)
+
+    async def _run(self, job_id: str, emit: Emit, stop: asyncio.Event) -> ResultSet:
         shop, requests, options = self._shop, self._requests, self._options
         planning = asyncio.ensure_future(self._prepared())
         if await until({planning}, stop):
@@ -109,8 +116,9 @@ class Making:
             columns=shop.settings.get("columns", options.columns),
             note=shop.note(plan.note),
             rerun=self._rerun,
+            sent=[Sent(job_id, [task.index for task in plan.tasks])] if plan.tasks else [],
         )
-        shop.usage += found.usage
+        shop.usage += ResultSet([result for result in found if not result.cached]).usage
         return found
 
     async def _made(
@@ -147,6 +155,7 @@ class Making:
                     slots=prepared.slots,
                     about=self._about(),
                     fall=shop.fall(allowance, self._policy),
+                    account=shop.keys.identity(),
                 )
                 made = await self._place.engine.run(batch, emit, stop)
         finally:
@@ -162,6 +171,12 @@ class Making:
             "columns": options.columns,
             "url_only": options.url_only,
             "total": len(self._requests),
+            "retries": options.retries,
+            "timeout": options.timeout,
+            "concurrency": options.concurrency,
+            "semaphore": getattr(options.semaphore, "name", None),
+            "budget": options.budget,
+            "fallback": options.fallback,
         }
 
     async def _prepared(self) -> _Prepared:
@@ -178,6 +193,7 @@ class Making:
             slots,
             refs,
             mode=self._cache_mode(),
+            stand_ins=self._stand_ins(),
             cell=options.cell,
             store=place.store,
             journal=place.journal,
@@ -220,6 +236,11 @@ class Making:
             if (ref := chosen[kind]) is not None:
                 found[index] = ref
         return found
+
+    def _stand_ins(self) -> list[str] | None:
+        """The full names of the models that the call names for one that fails; None: the rules decide."""
+        names, providers = self._options.fallback, self._shop.registry.names()
+        return None if names is None else [catalog.resolve(n, providers).full for n in names]
 
     def _cache_mode(self) -> str:
         if self._options.url_only:

@@ -9,14 +9,16 @@ A new option is a new row of `OPTIONS`; nothing else in this file changes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import keyword
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nbimg.errors import UnknownNameError
+from nbimg.errors import OptionError, UnknownNameError
 from nbimg.types import Size, parse_ratio
 
 __all__ = [
@@ -43,6 +45,8 @@ class Option:
         metavar: What the value looks like, for the help.
         help: One line.
         parse: Text → value. A ValueError says in its message what the text should have been.
+        check: What the Python API is given → value, with errors like those of `parse`; None: any. Those of
+            a request are read where it is built, by `kinds`.
         scope: `request`, a field of `Request`, which may follow a `---` line too; or `call`, which
             holds for the whole cell.
         group: Heading in the help.
@@ -71,6 +75,7 @@ class Option:
     magics: tuple[str, ...] = MAGICS
     python: bool = True
     bare: str | None = None
+    check: Callable[[Any], Any] | None = None
 
 
 def _whole(text: str) -> int:
@@ -81,9 +86,10 @@ def _whole(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    if (number := _whole(text)) < 1:
-        raise ValueError("a whole number from 1")
-    return number
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) >= 1:
+            return number
+    raise ValueError("a whole number from 1")
 
 
 def _number(text: str) -> float:
@@ -94,15 +100,42 @@ def _number(text: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    if not 0 < (number := _number(text)) < math.inf:
-        raise ValueError("a number of seconds above 0")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise ValueError("a number of seconds above 0")
 
 
 def _dollars(text: str) -> float:
-    if not 0 <= (number := _number(text.removeprefix("$"))) < math.inf:
-        raise ValueError("a number of US dollars")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 <= (number := float(text.removeprefix("$"))) < math.inf:
+            return number
+    raise ValueError("a number of US dollars")
+
+
+def _count_given(value: Any) -> int:
+    return _count(str(value))
+
+
+def _seconds_given(value: Any) -> float:
+    return _seconds(str(value))
+
+
+def _dollars_given(value: Any) -> float:
+    return _dollars(str(value))
+
+
+def _truth_given(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")  # noqa: TRY004  # as those of `parse`
+    return value
+
+
+def _names_given(value: Any) -> tuple[str, ...]:
+    names = _names(value) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError("a model's name or a list of them")
+    return tuple(names)
 
 
 def _ratio(text: str) -> str:
@@ -186,28 +219,32 @@ OPTIONS: tuple[Option, ...] = (
            group=_RESULT),
     Option("var", ("-v", "--var"), "NAME", "keep the result in this variable", _identifier, "call", _RESULT,
            "_img always holds the last", python=False),
-    Option("columns", ("--columns",), "N", "columns of the grid", _count, "call", _RESULT),
+    Option("columns", ("--columns",), "N", "columns of the grid", _count, "call", _RESULT,
+           check=_count_given),
     Option("display", ("--display",), "grid|live|none", "only the grid, progress before it, or nothing",
            scope="call", group=_RESULT, choices=("grid", "live", "none"), default="live"),
     Option("url_only", help="give the provider's addresses, download nothing", group=_RESULT,
-           sets={"--url-only": True}, **_YES),
+           sets={"--url-only": True}, check=_truth_given, **_YES),
     Option("background", help="run beside the next cells; the grid comes when it is done. See %imgjobs",
            sets={"-b": True, "--background": True}, group=_RUN, python=False, **_YES),
     Option("cache", help="show what was made before, at no cost; or make it anew in any case",
-           sets={"--cache": True, "--no-cache": False}, group=_RUN,
+           sets={"--cache": True, "--no-cache": False}, group=_RUN, check=_truth_given,
            default="with a seed it is shown; without, on the cell's first run in a kernel", **_YES),
-    Option("budget", ("--budget",), "USD", "send nothing if it would cost more, or a price is unknown", _dollars, "call", _RUN),
+    Option("budget", ("--budget",), "USD", "send nothing if it would cost more, or a price is unknown", _dollars, "call", _RUN,
+           check=_dollars_given),
     Option("fallback", ("--fallback",), "NAME[,NAME]", "models to try in turn when one fails; or none",
            _names, "call", _RUN, "the rules of NbImg.fallbacks and the shipped ones", {"--no-fallback": ()},
-           format=lambda value: (",".join(_as_tuple(value)),)),
+           format=lambda value: (",".join(_as_tuple(value)),), check=_names_given),
     Option("dry_run", help="show what would be sent, its price and how long it takes; send nothing", group=_RUN,
            sets={"--dry-run": True}, **_YES),
     Option("concurrency", ("-c", "--concurrency"), "N", "so many at a time", _count, "call", _RUN,
-           "the provider's limit"),
+           "the provider's limit", check=_count_given),
     Option("semaphore", ("--semaphore",), "NAME", "wait for this one as well, see nbimg.register_semaphore",
            scope="call", group=_RUN),
-    Option("retries", ("--retries",), "N", "tries of each step at most: create, wait, download", _count, "call", _RUN, "3"),
-    Option("timeout", ("--timeout",), "SECONDS", "the longest that a whole task may take", _seconds, "call", _RUN),
+    Option("retries", ("--retries",), "N", "tries of each step at most: create, wait, download", _count, "call", _RUN, "3",
+           check=_count_given),
+    Option("timeout", ("--timeout",), "SECONDS", "the longest that a whole task may take", _seconds, "call", _RUN,
+           check=_seconds_given),
     Option("credentials", help="a provider's key for this call alone: {provider: key}", group=_RUN,
            magics=(), **_YES),
     Option("strict", help="any failed task fails the cell", sets={"--strict": True}, group=_RUN,
@@ -245,19 +282,33 @@ def unknown_option(name: str) -> UnknownNameError:
 
 
 def split_keywords(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split keyword arguments into those of a request and those of the call.
+    """Split keyword arguments into those of a request and those of the call, which are read.
 
-    >>> split_keywords({"n": 2, "retries": 1})
+    >>> split_keywords({"n": 2, "retries": "1"})
     ({'n': 2}, {'retries': 1})
 
     Raises:
         UnknownNameError: When a name is in no row.
+        OptionError: When a value of the call means nothing.
     """
-    request, call = find_names("request"), find_names("call")
-    for name in given:
-        if name not in request and name not in call:
+    rows = {row.name: row for row in OPTIONS if row.python}
+    request: dict[str, Any] = {}
+    call: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in rows:
             raise unknown_option(name)
-    return (
-        {name: value for name, value in given.items() if name in request},
-        {name: value for name, value in given.items() if name in call},
-    )
+        if rows[name].scope == "request":
+            request[name] = value
+        else:
+            call[name] = _checked(rows[name], value)
+    return request, call
+
+
+def _checked(option: Option, value: Any) -> Any:
+    if value is None or option.check is None:
+        return value
+    try:
+        return option.check(value)
+    except ValueError as error:
+        shown = " ".join(reprlib.repr(value).split())  # that of an array has several lines
+        raise OptionError(f"{option.name} {shown} is not {error}.") from None

@@ -28,6 +28,7 @@ __all__ = [
     "contact_sheet",
     "decode",
     "encode",
+    "poster",
     "probe",
     "sniff",
     "thumbnail",
@@ -75,6 +76,7 @@ _SIGNATURES = (
 )
 _NOT_IMAGES = (
     (re.compile(rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL), "a HEIC photo"),
+    (re.compile(rb"....ftypM4[AB]", re.DOTALL), "a sound"),
     (re.compile(rb"....ftyp", re.DOTALL), "a video"),
     (re.compile(rb"\x1aE\xdf\xa3"), "a video"),
     (re.compile(rb"%PDF-"), "a PDF document"),
@@ -266,6 +268,55 @@ def _fitted(picture: PIL.Image.Image, tries: Sequence[tuple[int, int]], max_byte
         if not first_px:
             first_px, first_bytes = side, len(best)
     return best
+
+
+def poster(
+    width: int, height: int, *, cover: bytes | None = None, side_px: int = THUMB_SIDE_PX
+) -> bytes:
+    """Draw what stands for a video: its cover, or else a plain ground, under the sign to play.
+
+    Args:
+        width: Of the video in pixels; 0 where it is not known.
+        height: Of the video.
+        cover: An encoded picture of it.
+        side_px: The longer side of the result.
+
+    Returns:
+        WebP, of at most `THUMB_BYTES`.
+
+    Raises:
+        ImageInputError: When the cover cannot be decoded.
+    """
+    from PIL import Image
+
+    if cover is None:
+        scale = side_px / max(width, height) if width and height else side_px / 16
+        size = (width, height) if width and height else (16, 9)
+        ground = Image.new("RGB", [max(1, round(side * scale)) for side in size], _GROUND)
+    else:
+        ground = _flat(_displayable(_in_srgb(upright(decode(cover, name="the cover")))))
+    ground = _shrunk(ground, side_px)
+    sign = _play_sign(max(8, min(ground.size) // 3))
+    place = ((ground.width - sign.width) // 2, (ground.height - sign.height) // 2)
+    ground.paste(sign, place, sign)
+    return _fitted(ground, [(side_px, 80), (side_px, 50), (THUMB_SIDE_MIN_PX, 15)], THUMB_BYTES)
+
+
+_GROUND = (52, 56, 64)
+
+
+def _play_sign(side_px: int) -> PIL.Image.Image:
+    """A dark disc with a white triangle, smooth at its edges."""
+    from PIL import Image, ImageDraw
+    from PIL.Image import Resampling
+
+    side = 4 * side_px
+    sign = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(sign)
+    draw.ellipse((0, 0, side - 1, side - 1), fill=(0, 0, 0, 150))
+    x, y = side * 0.38, side * 0.28
+    draw.polygon(((x, y), (x, side - y), (side * 0.76, side / 2)), fill=(255, 255, 255, 235))
+    return sign.resize((side_px, side_px), Resampling.LANCZOS)
 
 
 def contact_sheet(

@@ -151,7 +151,7 @@ def _calls(fit: Fit, drawn: int) -> tuple[Call, ...]:
         "mask": request.mask,
         "mask_field": options["mask"].name if request.mask is not None else "mask",
     }
-    if seed_field is not None:
+    if seed_field is not None and _steadied(fit):
         if base >= span:
             fit.notices.append(f"{ref}: seed {base} became {base % span}.")
         seeds = [(base + k) % span for k in range(n)]
@@ -165,6 +165,24 @@ def _calls(fit: Fit, drawn: int) -> tuple[Call, ...]:
     if n > 1:
         fit.notices.append(f"{ref} makes one image a request: sent as {n} requests.")
     return tuple(Call(arguments=fit.arguments, **shared) for _ in range(n))
+
+
+def _steadied(fit: Fit) -> bool:
+    """Set what a seed needs to take effect; False where the user wants it otherwise."""
+    for name, value in fit.can.steady.items():
+        if fit.arguments.setdefault(name, value) != value:
+            fit.notices.append(
+                f"{fit.ref}: with {name} {_said(fit.arguments[name])} no seed takes effect: it cannot make "
+                "the same image again."
+            )
+            return False
+        if name not in fit.request.params:
+            fit.notices.append(f"{fit.ref}: {name} is {_said(value)}, so that the seed takes effect.")
+    return True
+
+
+def _said(value: Any) -> str:
+    return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
 @functools.lru_cache(maxsize=256)

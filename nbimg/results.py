@@ -6,23 +6,30 @@ tables, a grid. Must not: make images; what it needs from a session is handed in
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from nbimg import config
+from nbimg.again import Rerun, Sent, retried
 from nbimg.display.bundle import bundle, render_text
 from nbimg.display.grid import Thumb
-from nbimg.types import ImageRecord, Request, Result, Status
+from nbimg.store.index import key_of
+from nbimg.store.marks import starred
+from nbimg.types import ImageRecord, Result, Status
 
 if TYPE_CHECKING:
     import pandas as pd
     import PIL.Image
 
 __all__ = ["ResultSet", "Usage"]
+
+#: What shows a set as a gallery stands above; it is named here as the backends are in their registry.
+_GALLERY = "nbimg.notebook.gallery"
 
 Rerun = Callable[[Sequence[Request]], "ResultSet"]
 
@@ -42,6 +49,7 @@ class Usage:
         cost_usd: In US dollars; None when any price is unknown.
         input_tokens: That the providers counted, where they do.
         output_tokens: The same for what they made.
+        peak_memory_bytes: The most memory that a call took on this machine's device; 0: nobody counted.
     """
 
     processing_time_seconds: float = 0.0
@@ -54,14 +62,20 @@ class Usage:
     cost_usd: float | None = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
+    peak_memory_bytes: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         costs = self.cost_usd, other.cost_usd
         sums = {
             name: getattr(self, name) + getattr(other, name)
-            for name in (f.name for f in fields(self) if f.name != "cost_usd")
+            for name in (f.name for f in fields(self))
+            if name not in ("cost_usd", "peak_memory_bytes")
         }
-        return Usage(**sums, cost_usd=None if None in costs else sum(c or 0.0 for c in costs))
+        return Usage(
+            **sums,
+            cost_usd=None if None in costs else sum(c or 0.0 for c in costs),
+            peak_memory_bytes=max(self.peak_memory_bytes, other.peak_memory_bytes),
+        )
 
 
 class ResultSet(Sequence[Result]):
@@ -74,7 +88,11 @@ class ResultSet(Sequence[Result]):
         columns_labels: Labels of its columns.
         columns: How many columns, when there are no labels.
         note: A line under the grid.
-        rerun: Makes requests again, for `retry_failed`.
+        rerun: What the session does for `retry_failed`.
+        sent: The batches of the journal that the results are of.
+
+    Attributes:
+        sent: As given.
     """
 
     def __init__(
@@ -87,14 +105,18 @@ class ResultSet(Sequence[Result]):
         columns: int | None = None,
         note: str | None = None,
         rerun: Rerun | None = None,
+        sent: Sequence[Sent] = (),
     ) -> None:
         self._results = tuple(results)
         self._thumb = thumb
         self._rows, self._columns_labels = tuple(rows), tuple(columns_labels)
         self._columns, self._note, self._rerun = columns, note, rerun
+        self.sent = tuple(sent)
 
     def _subset(self, results: Sequence[Result]) -> ResultSet:
-        return ResultSet(results, thumb=self._thumb, columns=self._columns, rerun=self._rerun)
+        return ResultSet(
+            results, thumb=self._thumb, columns=self._columns, rerun=self._rerun, sent=self.sent
+        )
 
     @overload
     def __getitem__(self, index: int) -> Result: ...
@@ -150,6 +172,18 @@ class ResultSet(Sequence[Result]):
         """Return images by their number, 0 for the first, as references for the next call."""
         return [self.records[number] for number in numbers]
 
+    @property
+    def starred(self) -> list[ImageRecord]:
+        """The images that have a star in the gallery, as references for the next call."""
+        folders = [Path(config.kernel().get("output_dir")).expanduser().absolute()]
+        folders += [path.parent.absolute() for path in self.paths]
+        keys = starred(folders)
+        return [record for record in self.records if key_of(record) in keys]
+
+    def gallery(self) -> Any:
+        """Return a gallery of these images, a widget: large, to be compared, starred, edited."""
+        return importlib.import_module(_GALLERY).of_results(self)
+
     def save(self, folder: str | Path) -> list[Path]:
         """Copy every file into a folder, under its own name or, where that is taken, with a number.
 
@@ -160,34 +194,36 @@ class ResultSet(Sequence[Result]):
         target.mkdir(parents=True, exist_ok=True)
         return [r.save(_free(target / r.path.name)) for r in self.records if r.path is not None]
 
-    def retry_failed(self) -> ResultSet:
-        """Make what is missing, with the seeds that it would have had; return the whole set in order."""
-        missing = {
-            result.index: _missing(result) for result in self if result.status is not Status.OK
-        }
-        requests = [request for several in missing.values() for request in several]
-        if not requests or self._rerun is None:
+    def retry_failed(self, *, unknown: bool = False) -> ResultSet:
+        """Fetch what is paid for and was not fetched, and make what is missing then.
+
+        Nothing is paid twice: what may have been made, and can be neither fetched nor told, stays as it
+        is and says so. What was sent with a seed is made with that seed.
+
+        Args:
+            unknown: Make anew also what may have been made and charged already.
+
+        Returns:
+            The whole set, in order.
+        """
+        if self._rerun is None or not self.failed:
             return self
-        fresh = iter(self._rerun(requests))
-        made = {
-            result.index: _joined(result, list(itertools.islice(fresh, len(missing[result.index]))))
-            for result in self
-            if result.index in missing
-        }
+        anew, sent = retried(self, self.sent, self._rerun, unknown=unknown)
         return ResultSet(
-            [made.get(result.index, result) for result in self],
+            [anew.get(result.index, result) for result in self],
             thumb=self._thumb,
             rows=self._rows,
             columns_labels=self._columns_labels,
             columns=self._columns,
             rerun=self._rerun,
+            sent=sent,
         )
 
     @property
     def usage(self) -> Usage:
         """What the call took, added up over its tasks."""
         attempts = [attempt for result in self for attempt in result.attempts]
-        costs = [result.cost_usd for result in self if result.images]
+        costs = [result.cost_usd for result in self if result.images or result.cost_usd]
         known = [cost for cost in costs if cost is not None]
         return Usage(
             round(sum(r.seconds.running + r.seconds.download for r in self), 3),
@@ -198,7 +234,9 @@ class ResultSet(Sequence[Result]):
             sum(map(_retries, self)),
             sum(attempt.outcome == "BusyError" for attempt in attempts),
             sum(known) if len(known) == len(costs) else None,
-            *(sum(r.usage.get(n, 0) for r in self) for n in ("input_tokens", "output_tokens")),
+            sum(result.usage.get("input_tokens", 0) for result in self),
+            sum(result.usage.get("output_tokens", 0) for result in self),
+            max((attempt.peak_memory_bytes for attempt in attempts), default=0),
         )
 
     def to_dicts(self) -> dict[str, Any]:
@@ -290,40 +328,6 @@ def _retries(result: Result) -> int:
     again = sum(a.outcome != "ok" and a.stage == "run" for a in result.attempts)
     last = 0 if result.error is None else max(1, result.request.n - len(result.images))
     return max(0, failed + again - last)
-
-
-def _missing(result: Result) -> list[Request]:
-    """The requests that make what a result lacks: one a seed where it is known which are there."""
-    request = result.request
-    made = {image.seed for image in result.images}
-    if request.seed is None or None in made:
-        lacking = request.n - len(result.images)
-        return [request.but(n=lacking)] if lacking > 0 else []
-    seeds = [request.seed + k for k in range(request.n)]
-    if not made:
-        return [request]
-    return [request.but(n=1, seed=seed) for seed in seeds if seed not in made]
-
-
-def _joined(old: Result, fresh: Sequence[Result]) -> Result:
-    """An old result with what was made since, variants in order."""
-    images = [*old.images, *(image for new in fresh for image in new.images)]
-    if old.request.seed is not None:
-        images.sort(key=lambda image: image.seed or 0)
-    bad = next((new for new in fresh if new.status is not Status.OK), None)
-    costs = [result.cost_usd for result in (old, *fresh) if result.images]
-    return replace(
-        fresh[-1],
-        index=old.index,
-        request=old.request,
-        status=Status.OK if bad is None else Status.PARTIAL if images else bad.status,
-        images=tuple(images),
-        error=bad.error if bad else None,
-        attempts=(*old.attempts, *(a for new in fresh for a in new.attempts)),
-        notices=tuple(dict.fromkeys(n for result in (old, *fresh) for n in result.notices)),
-        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-        usage=sum((Counter(r.usage) for r in (old, *fresh)), Counter()),
-    )
 
 
 def _free(path: Path) -> Path:

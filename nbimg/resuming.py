@@ -8,19 +8,21 @@ out: the results of the whole batch, in the order of its tasks. Must not: create
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nbimg.call import CallOptions
 from nbimg.engine.run import Batch
-from nbimg.errors import OfflineError, UnknownNameError
+from nbimg.errors import NbimgError, OfflineError, StoreError, UnknownNameError
 from nbimg.events import Event, Finished
 from nbimg.events import Planned as PlannedEvent
 from nbimg.leftovers import Leftover, leftover
 from nbimg.making import Emit, refused
 from nbimg.plan import Planned
 from nbimg.results import Rerun, ResultSet
+from nbimg.semaphore import semaphores
 from nbimg.store.journal import Claimed
 from nbimg.types import Result
 from nbimg.workshop import Place, Workshop
@@ -74,9 +76,15 @@ class Resuming:
         for rest in rests:
             working.append(self._taken_up(rest, _shifted(emit, offset), stop))
             offset += len(rest.claimed.tasks)
-        parts = await asyncio.gather(*working)
-        results = [result for part in parts for result in part]
-        self.shop.usage += ResultSet(results).usage
+        parts = await asyncio.gather(*working, return_exceptions=True)
+        faults = [part for part in parts if isinstance(part, BaseException)]
+        if faults and len(faults) == len(parts):
+            raise faults[0]
+        results = [
+            result
+            for part, rest in zip(parts, rests, strict=True)
+            for result in (_faulty(rest, part) if isinstance(part, BaseException) else part)
+        ]
         return self._shown(results, claimed[0].about if len(claimed) == 1 else {})
 
     def _creates(self, claimed: Claimed) -> bool:
@@ -97,20 +105,39 @@ class Resuming:
 
     async def _taken_up(self, rest: Leftover, emit: Emit, stop: asyncio.Event) -> list[Result]:
         """Run what is left of one batch; return the results of all its tasks, in order."""
-        shop, policy = self.shop, self.shop.policy(CallOptions())
+        try:
+            return await self._run(rest, emit, stop)
+        except BaseException:  # it can be taken up again, by whoever comes next
+            former = rest.claimed.state
+            ending = self.place.journal.end(
+                rest.claimed.id, "open" if former == "running" else former
+            )
+            with contextlib.suppress(StoreError):
+                await ending
+            raise
+
+    async def _run(self, rest: Leftover, emit: Emit, stop: asyncio.Event) -> list[Result]:
+        shop, options = self.shop, _options(rest.claimed.about)
+        policy = shop.policy(options)
         results, tasks = dict(rest.settled), list(rest.tasks)
         creates = self._creates(rest.claimed)
         if creates and rest.unsent:
-            tasks = await self._planned(rest, results)
-        fresh = [task for task in tasks if creates and task.index in rest.unsent]
-        allowance = shop.ledger.reserve(fresh, kernel_usd=shop.settings.get("budget"))
+            tasks = await self._planned(rest, results, options)
+        fresh = {task.index for task in tasks if creates and task.index in rest.unsent}
+        allowance = shop.ledger.reserve(
+            [task for task in tasks if task.index in fresh],
+            call_usd=options.budget,
+            kernel_usd=shop.settings.get("budget"),
+        )
         for result in results.values():
             emit(Finished(task=result.index, result=result))
         batch = Batch(
             rest.claimed.id,
             tuple(tasks),
             policy,
-            shop.settings.get("timeout"),
+            shop.settings.get("timeout", options.timeout),
+            options.concurrency,
+            options.semaphore,
             url_only=bool(rest.claimed.about.get("url_only")),
             fall=shop.fall(allowance, policy),
             account=shop.keys.identity(),
@@ -124,16 +151,22 @@ class Resuming:
         try:
             made = await self.place.engine.run(batch, emit, stop)
         finally:
-            allowance.close(sum(result.cost_usd or 0.0 for result in made))
+            # what an earlier kernel has paid is no money of this one
+            spent = [r if r.index in fresh else replace(r, cost_usd=0.0) for r in made]
+            allowance.close(sum(result.cost_usd or 0.0 for result in spent))
+            shop.usage += ResultSet(spent).usage
         results |= {result.index: result for result in made}
         return [results[index] for index in sorted(results)]
 
-    async def _planned(self, rest: Leftover, results: dict[int, Result]) -> list[Planned]:
+    async def _planned(
+        self, rest: Leftover, results: dict[int, Result], options: CallOptions
+    ) -> list[Planned]:
         """Plan what has to be sent, each task for the model and with the seed that it was to have.
 
         Args:
             rest: What is left of the batch.
             results: Takes the result of each task that cannot be sent.
+            options: Of the call that the batch was.
         """
         unsent = [planned for planned in rest.tasks if planned.index in rest.unsent]
         plan = await self.shop.planner.plan(
@@ -141,7 +174,8 @@ class Resuming:
             {},
             task="generate",
             groups=(),
-            policy=self.shop.policy(CallOptions()),
+            policy=self.shop.policy(options),
+            fallback=options.fallback,
             choices={place: planned.ref for place, planned in enumerate(unsent)},
         )
         ready = {planned.index: planned for planned in rest.tasks}
@@ -153,6 +187,25 @@ class Resuming:
             results[old.index] = refused(old.index, old.request, why)
             del ready[old.index]
         return [ready[index] for index in sorted(ready)]
+
+
+def _options(about: Mapping[str, Any]) -> CallOptions:
+    """The options of the call that a batch was, as the journal has kept them."""
+    names = ("retries", "timeout", "concurrency", "semaphore", "budget", "fallback")
+    given: dict[str, Any] = {name: about.get(name) for name in names}
+    if given["fallback"] is not None:
+        given["fallback"] = tuple(given["fallback"])
+    if given["semaphore"] is not None and given["semaphore"] not in semaphores():
+        given["semaphore"] = None  # it was registered in a kernel that is gone
+    return CallOptions(**given)
+
+
+def _faulty(rest: Leftover, fault: BaseException) -> list[Result]:
+    """The results of a batch that could not be run; it can be taken up again."""
+    if not isinstance(fault, NbimgError):
+        raise fault
+    tasks = {task.index: refused(task.index, task.request, fault) for task in rest.claimed.tasks}
+    return [tasks[index] for index in sorted(tasks)]
 
 
 def _shifted(emit: Emit, offset: int) -> Emit:

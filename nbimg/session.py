@@ -12,25 +12,32 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nbimg import config
+from nbimg.again import Part
 from nbimg.backends.registry import Registry
 from nbimg.call import CallOptions
 from nbimg.config import Settings
 from nbimg.errors import GenerationError, UnknownNameError
 from nbimg.foreign import adapt
+from nbimg.given import given
 from nbimg.jobs import Job
 from nbimg.keys import Keys
 from nbimg.making import Emit, Making
 from nbimg.planner import Plan
 from nbimg.portal import Portal
-from nbimg.results import ResultSet, Usage
+from nbimg.results import Rerun, ResultSet, Usage
 from nbimg.resuming import Resuming
+from nbimg.secret import Secret
 from nbimg.store.left import Left, left
-from nbimg.types import Request
+from nbimg.store.standing import standing
+from nbimg.types import Request, Result
 from nbimg.workshop import Workshop
 
 __all__ = ["CallOptions", "Session", "default", "raised"]
@@ -87,22 +94,33 @@ class Session:
 
         return self._job(job_id, work, requests[0].prompt if requests else "")
 
-    def resume(self, batch_id: str | None = None, *, remaining: bool = False) -> Job:
+    def resume(
+        self,
+        batch_id: str | None = None,
+        *,
+        remaining: bool = False,
+        credentials: Mapping[str, Secret] = MappingProxyType({}),
+    ) -> Job:
         """Take up what earlier kernels left behind, or what this one could not fetch.
 
         Args:
             batch_id: The batch; None: every one that has something that is paid for.
             remaining: Whether what was never sent is sent now. A batch that the user stopped has
                 nothing remaining unless it is named.
+            credentials: Variable → secret, for this call alone.
 
         Returns:
             A job with the results of the whole batch (or batches), in task order. Nothing is created
             twice, and without `remaining` nothing is created.
         """
         shop = self._workshop()
-        rerun = self._rerun(PLAIN)
+        shop.keys.gather()
+        rerun = self._rerun(CallOptions(credentials=credentials))
         resuming = Resuming(shop, shop.place(), batch_id, remaining, rerun)
-        return self._job(_new_id(), resuming.run, f"resume {batch_id or ''}".strip())
+        with given(credentials):  # what runs on the loop has the context of whoever began it
+            job = self._job(_new_id(), resuming.run, f"resume {batch_id or ''}".strip())
+        job.batches.update(filter(None, [batch_id]))
+        return job
 
     def job(self, job_id: str) -> Job:
         """Return a job of this kernel, or one of the journal, which is taken up.
@@ -115,8 +133,8 @@ class Session:
         """
         journal = self._workshop().place().journal
         batch = self.portal.call(journal.batch_of_job, job_id) or job_id
-        for job in reversed(self._jobs):
-            if job.id == batch:
+        for job in reversed(self._jobs):  # who took it up last knows more than who began it
+            if job.id == batch or (batch in job.batches and job.status != "failed"):
                 return job
         known = self.portal.call(journal.batches)
         if batch not in known:
@@ -133,7 +151,7 @@ class Session:
 
     def left(self) -> Left:
         """Return what earlier kernels left behind in the output folder; looks, and changes nothing."""
-        return left(self._workshop().folder / ".nbimg" / "journal.sqlite3")
+        return left(self._journal())
 
     def close(self) -> None:
         """Close connections, journals and the loop."""
@@ -142,6 +160,9 @@ class Session:
 
     # ------------------------------------------------------------------ inside
 
+    def _journal(self) -> Path:
+        return self._workshop().folder / ".nbimg" / "journal.sqlite3"
+
     def _workshop(self) -> Workshop:
         if self._pid != os.getpid():  # a fork: threads, loops and connections are the parent's
             self._begin()
@@ -149,16 +170,29 @@ class Session:
 
     def _making(self, requests: Sequence[Request], options: CallOptions) -> Making:
         shop = self._workshop()
+        shop.keys.gather()
         place = shop.place()
         if options.semaphore is not None:  # one of asyncio is known by the loop that runs here
             options = replace(options, semaphore=adapt(options.semaphore))
         read, unread = shop.intake.read(requests, place.store)
         return Making(shop, place, read, unread, options, self._rerun(options))
 
-    def _rerun(self, options: CallOptions) -> Callable[[Sequence[Request]], ResultSet]:
-        """Return what makes requests again, for `retry_failed`: anew, whatever the store has."""
+    def _rerun(self, options: CallOptions) -> Rerun:
+        """Return what `retry_failed` needs: it makes requests anew, whatever the store has."""
         again = replace(options, rows=(), columns_labels=(), groups=(), cache=False)
-        return lambda requests: self.submit(requests, again).wait()
+
+        def make(requests: Sequence[Request]) -> ResultSet:
+            return self.submit(requests, again).wait()
+
+        def take_up(batch: str) -> tuple[Part, ...]:
+            stand = standing(self._journal(), batch)
+            results: Iterable[Result | None] = repeat(None)
+            if any(task.owed for task in stand):
+                results = self.resume(batch, credentials=options.credentials).wait()
+                stand = standing(self._journal(), batch)
+            return tuple(Part(result, *task) for result, task in zip(results, stand, strict=False))
+
+        return Rerun(make, take_up)
 
     def _job(
         self,

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ __all__ = [
     "Seconds",
     "Size",
     "Status",
+    "placeless",
 ]
 
 
@@ -73,8 +75,8 @@ class Size:
         if isinstance(text, Size):
             return text
         if isinstance(text, tuple):
-            return cls(*text)
-        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*", text)
+            text = "x".join(map(str, text))
+        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*", str(text))
         if match is None or 0 in (int(match[1]), int(match[2])):
             raise OptionError(
                 f"size {text!r} is not WxH in pixels.", hint="Write it like 1024x768."
@@ -99,7 +101,7 @@ def parse_ratio(text: str) -> tuple[int, int]:
     Raises:
         OptionError: When the text is not two positive whole numbers.
     """
-    match = re.fullmatch(r"\s*(\d{1,5})\s*:\s*(\d{1,5})\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,5})\s*:\s*(\d{1,5})\s*", str(text))
     if match is None or 0 in (int(match[1]), int(match[2])):
         raise OptionError(f"aspect ratio {text!r} is not W:H.", hint="Write it like 16:9.")
     width, height = int(match[1]), int(match[2])
@@ -157,6 +159,7 @@ def _full(provider: str, model: str) -> str:
     return f"{provider}:{model}" if model else provider
 
 
+_INPUT_IMAGE = {spec.name for spec in fields(InputImage)}
 _MAX_SEED = 2**32 - 1
 _NONE: Mapping[str, Any] = MappingProxyType({})  # one for all: a batch may have 50,000 requests
 
@@ -207,8 +210,7 @@ class Request:
     task_id: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str):
-            raise OptionError(f"a prompt is a text, not {type(self.prompt).__name__}.")
+        _check_kinds(self)
         if self.size is not None:
             _set(self, "size", Size.parse(self.size))
         if self.ar is not None:
@@ -274,11 +276,7 @@ class Request:
     @property
     def key(self) -> str:
         """SHA-256 over what decides the pixels: neither file names nor task ids are in it."""
-        plain = self.but(output=None, task_id=None).to_dict()
-        for image in [*_as_list(plain.get("image")), plain.get("mask")]:
-            if isinstance(image, dict):
-                image.pop("path", None)
-                image.pop("source", None)
+        plain = placeless(self.but(output=None, task_id=None).to_dict())
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -326,6 +324,7 @@ class Capabilities:
         vocabulary: For a model with a closed vocabulary, its words in lower case; else empty.
         about_vocabulary: What such a model can draw, in one line.
         open: Whether fields that are not listed are passed on all the same.
+        steady: Field → the value with which a seed takes effect; sent with every seed.
     """
 
     options: Mapping[str, Field] = field(default_factory=dict)
@@ -338,6 +337,7 @@ class Capabilities:
     vocabulary: frozenset[str] = frozenset()
     about_vocabulary: str = ""
     open: bool = False
+    steady: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def max_images(self) -> int:
@@ -357,12 +357,14 @@ class EncodedImage:
         seed: The seed that made it, where it is known.
         url: Where the provider keeps it.
         encoded_here: Whether nbimg encoded the bytes itself and may add metadata.
+        peak_memory_bytes: The most memory of the device that making it took; 0: nobody counted.
     """
 
     data: bytes
     seed: int | None = None
     url: str | None = None
     encoded_here: bool = False
+    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,6 +492,7 @@ class Attempt:
         outcome: `ok`, or the name of the error class.
         http_status: Where there was one.
         job_id: The provider's job id, where there was one.
+        peak_memory_bytes: The most memory that it took on this machine's device; 0: nobody counted.
     """
 
     model: str
@@ -499,6 +502,7 @@ class Attempt:
     outcome: str
     http_status: int | None = None
     job_id: str | None = None
+    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -568,8 +572,33 @@ class Result:
         return cls(**values)
 
 
+def placeless(plain: Any) -> Any:
+    """Return JSON data in which no input image says where it is, or what it was called."""
+    if isinstance(plain, list):
+        return [placeless(part) for part in plain]
+    if not isinstance(plain, dict):
+        return plain
+    dropped = ("path", "source") if plain.keys() == _INPUT_IMAGE else ()
+    return {name: placeless(part) for name, part in plain.items() if name not in dropped}
+
+
 def _set(target: Any, name: str, value: Any) -> None:
     object.__setattr__(target, name, value)
+
+
+def _check_kinds(request: Request) -> None:
+    """Refuse what would fail later, and say less."""
+    if not isinstance(request.prompt, str):
+        raise OptionError(f"a prompt is a text, not {type(request.prompt).__name__}.")
+    for name in ("model", "negative", "scheduler", "output"):
+        if not isinstance(value := getattr(request, name), str | os.PathLike | None):
+            raise OptionError(f"{name} {value!r} is not a text.")
+    if not isinstance(request.lora, str | list | tuple):
+        raise OptionError(f"lora {request.lora!r} is not a text or a list of texts.")
+    if not isinstance(request.params, Mapping):
+        raise OptionError(f"params {request.params!r} is not a dict.")
+    if request.n is None:
+        raise OptionError("n None is not a whole number from 1 to 1000.")
 
 
 def _check_whole(value: Any, name: str, lowest: int, highest: int) -> None:

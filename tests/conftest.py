@@ -6,6 +6,9 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch: two threads that share a core collapse
 
+# no test looks into the keyring of whoever runs it
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+
 import pytest
 
 from nbimg import config, semaphore, session
@@ -19,7 +22,9 @@ from nbimg.testing import ReplicateServer
 def isolated(tmp_path, monkeypatch):
     """A temporary folder, no provider's variables, no proxy, and waits that vanish."""
     for name in list(os.environ):
-        if name.startswith(("NBIMG_", "REPLICATE_", "OPENAI_")) or name.lower().endswith("_proxy"):
+        if name.startswith(
+            ("NBIMG_", "REPLICATE_", "OPENAI_", "HUNYUAN_", "SPEEDPIX_")
+        ) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NBIMG_RETRY_MIN_S", "0.01")

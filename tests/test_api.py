@@ -304,3 +304,58 @@ def test_the_text_says_what_was_dropped(flux):
 def test_a_time_out_holds_for_this_machine_too():
     with pytest.raises(GenerationError, match=r"time-out of 0\.01 s"):
         nbimg.generate("a cat", model="demo", timeout=0.01)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"seed": 1.5}, "seed 1.5 is not a whole number"),
+        ({"seed": "x"}, "seed 'x' is not a whole number"),
+        ({"seed": -1}, "seed -1 is not a whole number from 0"),
+        ({"params": [1]}, "params [1] is not a dict"),
+        ({"params": 5}, "params 5 is not a dict"),
+        ({"n": 1.5}, "n 1.5 is not a whole number"),
+        ({"n": 0}, "n 0 is not a whole number from 1"),
+        ({"size": 5}, "size 5 is not WxH in pixels"),
+        ({"ar": 5}, "ar 5 is not W:H"),
+        ({"model": 5}, "model 5 is not a text"),
+        ({"output": 5}, "output 5 is not a text"),
+        ({"negative": 5}, "negative 5 is not a text"),
+        ({"guidance": "x"}, "guidance 'x' is not a number"),
+        ({"guidance": float("nan")}, "guidance nan is not a number"),
+        ({"budget": float("nan")}, "budget nan is not"),
+        ({"retries": -1}, "retries -1 is not"),
+    ],
+)
+@pytest.mark.parametrize("call", [nbimg.generate, nbimg.submit])
+def test_an_option_that_means_nothing_is_one_line_and_sends_nothing(flux, call, option, said):
+    with pytest.raises(OptionError) as caught:
+        call("x", **option)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert flux.requests == []
+
+
+def test_numbers_may_be_texts_and_those_of_numpy(flux):
+    (result,) = nbimg.generate("x", seed=np.int64(3), n="2", retries="2", size=(512, 512))
+    assert (result.request.seed, result.request.n) == (3, 2)
+    assert [r.request.seed for r in nbimg.generate(["x", "y"], seed=[1, 2])] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": 5},
+        {"params": [1]},
+        {"size": 5},
+        {"size": (1, 2, 3)},
+        {"n": None},
+        {"lora": 5},
+        {"output": 5},
+        {"negative": 5},
+        {"scheduler": 5},
+    ],
+)
+def test_a_request_with_a_field_of_another_kind_is_one_line_that_names_it(fields):
+    with pytest.raises(OptionError, match=next(iter(fields))):
+        Request("x", **fields)

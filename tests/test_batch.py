@@ -34,6 +34,13 @@ def test_dicts_with_the_names_that_people_bring_along_become_tasks(flux):
     assert portrait.input["output_quality"] == 95
 
 
+def test_a_parameter_of_other_models_costs_no_task_and_is_said(flux):
+    request = Request("portrait", model="imagen-4-ultra", params={"output_quality": 95})
+    results = nbimg.batch([{"prompt": "A red car", "output_filename": "red_car.jpg"}, request])
+    assert [r.status for r in results] == [Status.OK] * 2
+    assert results[1].notices == ("imagen-4-ultra takes no output_quality: dropped.",)
+
+
 def test_a_table_is_a_batch_with_a_row_a_task(flux):
     table = pd.DataFrame({"prompt": ["a", "b"], "seed": [3, None]})
     results = nbimg.batch(table)

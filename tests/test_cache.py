@@ -181,6 +181,29 @@ def test_a_failed_request_is_not_kept_as_an_answer(server):
     assert not made(seeded())[0].cached
 
 
+def test_what_a_stand_in_has_made_answers_no_request_that_excludes_it(server):
+    from nbimg.testing import Outcome
+
+    server.expect(Outcome(status="failed", error="broken"))
+    assert made(seeded())[0].model == "replicate:qwen/qwen-image"
+    assert made(seeded())[0].cached
+    assert made(seeded(), fallback=("qwen-image",))[0].cached
+    alone = made(seeded(), fallback=("imagen-4-ultra",))[0]
+    assert (alone.cached, alone.model) == (False, "replicate:black-forest-labs/flux-dev")
+    assert made(seeded(), fallback=())[0].cached
+    assert made(seeded())[0].images == alone.images
+
+
+def test_a_task_of_which_a_stand_in_has_made_a_part_is_no_answer_without_it(server):
+    from nbimg.testing import Outcome
+
+    server.expect(Outcome(status="failed", error="broken"))
+    assert made(seeded(n=2))[0].status is Status.OK
+    alone = made(seeded(n=2), fallback=())[0]
+    assert not alone.cached
+    assert len(server.jobs) == 5
+
+
 def test_an_edit_is_known_by_the_bytes_of_its_input(server, tmp_path):
     picture = made(seeded())[0].images[0]
     one = nbimg.edit(picture, "make it night", model="flux-kontext-max", seed=1)
@@ -230,3 +253,16 @@ def test_a_thousand_from_the_store_take_no_time(server):
     again = made(*requests)
     assert all(result.cached for result in again)
     assert time.perf_counter() - began < 2
+
+
+def test_an_edit_in_place_is_not_shown_as_what_the_model_made(server):
+    first = made(seeded())
+    original = first.images[0].copy()
+    path = first.paths[0]
+    first.images[0].rotate(90).save(path)
+    edited = path.read_bytes()
+    again = made(seeded())[0]
+    assert not again.cached
+    assert again.images[0].pil().tobytes() == original.tobytes()
+    assert path.read_bytes() == edited
+    assert made(seeded(output="other.png"))[0].cached

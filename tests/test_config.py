@@ -67,7 +67,7 @@ def test_the_nearest_project_above_counts(monkeypatch):
     ("text", "message"),
     [
         ("retrys = 1", "retries"),
-        ("retries = 'many'", "not a int"),
+        ("retries = 'many'", "not a whole number from 1"),
         ("display = 'big'", "grid, live, none"),
         ("retries = ", "cannot be read"),
         ("providers = 3", "providers"),
@@ -112,3 +112,74 @@ def test_a_rate_is_read_as_it_is_written():
 def test_a_rate_that_means_nothing_is_refused(text):
     with pytest.raises(SettingError, match="600/60s"):
         Rate.parse(text)
+
+
+def test_tables_can_come_from_the_environment_as_json():
+    rules = '[{"condition": "api_error", "model": "flux-dev", "use": []}]'
+    assert settings(FALLBACKS=rules).find("fallbacks") == (
+        [{"condition": "api_error", "model": "flux-dev", "use": []}],
+        "environment",
+    )
+    Path("nbimg.toml").write_text("[providers.replicate]\nconcurrency = 2\nrate = '5/1s'\n")
+    own = settings(PROVIDERS='{"replicate": {"concurrency": 3}}')
+    assert own.provider("replicate", "concurrency") == 3
+    assert own.provider("replicate", "rate") == "5/1s"
+    one = settings(PROVIDERS='{"replicate": {"concurrency": 3}}', REPLICATE_CONCURRENCY="4")
+    assert one.provider("replicate", "concurrency") == "4"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("PROVIDERS", "{", "providers"),
+        ("PROVIDERS", "[1]", "providers"),
+        ("PROVIDERS", '{"replicate": 5}', "providers"),
+        ("PROVIDERS", '{"replicate": {"concurency": 5}}', "concurency"),
+        ("FALLBACKS", "flux-dev", "fallbacks"),
+        ("FALLBACKS", "[1]", "fallbacks"),
+        ("FALLBACKS", '{"a": 1}', "fallbacks"),
+    ],
+)
+def test_a_table_in_the_environment_that_is_none_is_one_line(name, text, said):
+    own = settings(**{name: text})
+    with pytest.raises(SettingError, match=said) as caught:
+        own.find(name.lower())
+    assert "environment" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if name == "PROVIDERS":
+        with pytest.raises(SettingError, match=said):
+            own.provider("replicate", "rate")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("retries", "-1", "a whole number from 1"),
+        ("retries", "0", "a whole number from 1"),
+        ("retries", "1.5", "a whole number from 1"),
+        ("concurrency", "0", "a whole number from 1"),
+        ("columns", "0", "a whole number from 1"),
+        ("retry_min_s", "-1", "a number from 0"),
+        ("retry_max_s", "inf", "a number from 0"),
+        ("timeout", "0", "a number above 0"),
+        ("timeout", "-1", "a number above 0"),
+        ("budget", "nan", "a number from 0"),
+        ("budget", "-1", "a number from 0"),
+        ("offline", "maybe", "true or false"),
+    ],
+)
+def test_a_value_that_means_nothing_is_one_line_with_what_is_allowed(name, value, allowed):
+    own = Settings({f"NBIMG_{name.upper()}": value})
+    with pytest.raises(SettingError) as caught:
+        own.get(name)
+    assert str(caught.value) == f"{name} = {value!r} (from environment) is not {allowed}."
+
+
+def test_what_is_set_from_python_has_the_kind_that_it_should_have():
+    own = settings()
+    for name, value in [("retries", 1.5), ("retries", True), ("budget", True), ("offline", 5)]:
+        with pytest.raises(SettingError, match=name):
+            own.set(name, value)
+    own.set("timeout", 5)
+    own.set("offline", False)
+    assert own.get("timeout") == 5.0

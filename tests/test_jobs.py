@@ -90,6 +90,29 @@ def test_its_status_says_how_it_ended(portal):
     assert good.status == "done"
 
 
+def test_one_that_was_stopped_with_a_part_of_a_task_is_not_done(portal):
+    async def partly(emit, stop):
+        await stop.wait()
+        return ResultSet([ended(0, Status.PARTIAL)])
+
+    async def all_the_same(emit, stop):
+        await stop.wait()
+        return ResultSet([ended(0)])
+
+    job, other = Job("p", portal, partly), Job("o", portal, all_the_same)
+    job.cancel(), other.cancel()
+    job.wait(), other.wait()
+    assert (job.status, other.status) == ("stopped", "done")
+
+    async def of_itself(emit, stop):
+        return ResultSet([ended(0, Status.PARTIAL)])
+
+    job = Job("q", portal, of_itself)
+    job.wait()
+    job.cancel()  # too late
+    assert job.status == "done"
+
+
 def test_it_shows_where_it_stands(portal):
     job = Job("20260101-120000-abcdef", portal, two_tasks, about="a <b>cat</b>")
     until(lambda: job.progress.running == 1)
@@ -234,6 +257,44 @@ def test_cancelling_an_attending_task_stops_the_job_and_waits_for_what_it_keeps(
     job = asyncio.run(main())
     assert job.done
     assert job.status == "stopped"
+
+
+def test_an_await_that_is_given_up_stops_the_job_only_when_nobody_else_waits(portal):
+    async def go_on(emit, stop):
+        await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=0.3)
+        return ResultSet([ended(0, Status.CANCELLED if stop.is_set() else Status.OK)])
+
+    async def main():
+        job = Job("j", portal, go_on)
+        one, other = (asyncio.ensure_future(job) for _ in range(2))
+        await asyncio.sleep(0.05)
+        one.cancel()
+        assert (await other)[0].status is Status.OK
+        job = Job("k", portal, go_on)
+        both = [asyncio.ensure_future(job) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        for each in both:
+            each.cancel()
+        await asyncio.wait(both)
+        return job
+
+    assert asyncio.run(main()).wait()[0].status is Status.CANCELLED
+
+
+def test_an_await_that_is_given_up_does_not_take_it_from_a_thread_that_waits(portal):
+    async def go_on(emit, stop):
+        await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=0.4)
+        return ResultSet([ended(0, Status.CANCELLED if stop.is_set() else Status.OK)])
+
+    async def main():
+        job = Job("j", portal, go_on)
+        waiting = asyncio.create_task(asyncio.to_thread(job.wait))
+        one = asyncio.ensure_future(job)
+        await asyncio.sleep(0.1)
+        one.cancel()
+        return (await waiting)[0].status
+
+    assert asyncio.run(main()) is Status.OK
 
 
 @pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")

@@ -237,3 +237,55 @@ def test_the_grammar_loads_no_library_beyond_the_standard_one():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     loaded = {name.partition(".")[0] for name in json.loads(found.stdout)}
     assert not loaded & {"yaml", "numpy", "PIL", "httpx", "torch", "IPython", "argparse"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("budget", float("nan"), "a number of US dollars"),
+        ("budget", "x", "a number of US dollars"),
+        ("budget", -1, "a number of US dollars"),
+        ("budget", True, "a number of US dollars"),
+        ("concurrency", 0, "a whole number from 1"),
+        ("concurrency", 1.5, "a whole number from 1"),
+        ("concurrency", True, "a whole number from 1"),
+        ("retries", -1, "a whole number from 1"),
+        ("columns", 0, "a whole number from 1"),
+        ("timeout", "a", "a number of seconds above 0"),
+        ("timeout", float("inf"), "a number of seconds above 0"),
+        ("cache", "x", "True or False"),
+        ("url_only", "x", "True or False"),
+        ("fallback", ("imagen-4-ultra", 3), "a model's name or a list of them"),
+        ("fallback", 3, "a model's name or a list of them"),
+        ("fallback", True, "a model's name or a list of them"),
+    ],
+)
+def test_a_value_of_the_call_that_means_nothing_is_one_line_with_what_is_allowed(
+    name, value, allowed
+):
+    with pytest.raises(OptionError) as caught:
+        split_keywords({name: value})
+    assert str(caught.value) == f"{name} {value!r} is not {allowed}."
+
+
+def test_values_of_the_call_are_read_as_they_are_in_a_cell():
+    given = {
+        "concurrency": "4",
+        "budget": "2.50",
+        "timeout": 5,
+        "fallback": "a, b",
+        "retries": None,
+    }
+    _, call = split_keywords(given)
+    assert call == {
+        "concurrency": 4,
+        "budget": 2.5,
+        "timeout": 5.0,
+        "fallback": ("a", "b"),
+        "retries": None,
+    }
+    assert split_keywords({"fallback": []})[1] == {"fallback": ()}
+    assert split_keywords({"url_only": True, "cache": False})[1] == {
+        "url_only": True,
+        "cache": False,
+    }

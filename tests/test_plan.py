@@ -190,6 +190,44 @@ def test_an_unknown_parameter_names_the_nearest_unless_the_model_is_open():
     }
 
 
+USUAL_FORM = {
+    "ar": RATIO,
+    "guidance": Field("cfg", "number", minimum=1, maximum=10),
+    "format": Field("output_format", allowed=("jpg", "png")),
+}
+
+
+def usual(params, **fields):
+    can = Capabilities(options=USUAL_FORM, extra={"go_fast": Field("go_fast", "boolean")})
+    planned = plan(0, Request("x", params=params, **fields), REF, can, seed=0)
+    return planned.calls()[0].arguments, planned.notices
+
+
+@pytest.mark.parametrize(
+    ("params", "sent", "notices"),
+    [
+        ({"output_quality": 95}, {}, ("model-y takes no output_quality: dropped.",)),
+        ({"guidance_scale": 3}, {"cfg": 3}, ("model-y: guidance_scale became cfg.",)),
+        (
+            {"guidance_scale": 30},
+            {"cfg": 10},
+            ("model-y: guidance_scale became cfg.", "model-y: guidance_scale 30 became 10."),
+        ),
+        ({"cfg": 2, "guidance_scale": 3}, {"cfg": 2}, ("model-y takes no guidance_scale: dropped.",)),
+        ({"guidance": "much"}, {}, ("model-y has no guidance 'much': dropped.",)),
+        ({"ratio": "16:9"}, {"aspect_ratio": "16:9"}, ("model-y: ratio became aspect_ratio.",)),
+    ],
+)
+def test_a_usual_parameter_that_the_model_lacks_is_translated_or_dropped(params, sent, notices):
+    assert usual(params) == (sent, notices)
+
+
+@pytest.mark.parametrize("name", ["go_fats", "output_formt", "frobnicate", "output_qualty"])
+def test_a_parameter_that_nobody_knows_is_an_error(name):
+    with pytest.raises(UnknownNameError, match="no parameter of model-y"):
+        usual({name: 1})
+
+
 @pytest.mark.parametrize(
     ("output", "words", "wanted"),
     [

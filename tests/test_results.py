@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nbimg.results import ResultSet
+from nbimg.results import Rerun, ResultSet
 from nbimg.testing.pictures import render_picture
 from nbimg.types import Attempt, ErrorRecord, ImageRecord, Request, Result, Seconds, Status
 
@@ -106,7 +106,7 @@ def again(made):
             ]
         )
 
-    return rerun
+    return Rerun(rerun)
 
 
 def test_retry_makes_only_the_variants_that_are_missing_with_the_seeds_they_would_have_had():
@@ -138,7 +138,7 @@ def test_retry_without_a_seed_makes_as_many_as_are_missing():
 def test_retry_that_fails_again_keeps_what_there_was():
     old = result(0, [record(3)], request=Request("x", n=2), status=Status.PARTIAL)
     bad = ResultSet([result(0, **FAILED)])
-    (new,) = ResultSet([old], rerun=lambda requests: bad).retry_failed()
+    (new,) = ResultSet([old], rerun=Rerun(lambda requests: bad)).retry_failed()
     assert new.status is Status.PARTIAL
     assert len(new.images) == 1
     assert new.error.message == "no."

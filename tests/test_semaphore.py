@@ -89,3 +89,14 @@ def test_threads_that_ask_at_once_get_the_same():
         for thread in threads:
             thread.join()
         assert len(set(map(id, found))) == 1
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(semaphore, "_known", {})
+    semaphore.register_semaphore("gpu", 1)
+    with pytest.raises(UnknownNameError) as caught:
+        semaphore.get_semaphore("nope")
+    assert str(caught.value) == (
+        "no semaphore 'nope'. There are demo, gpu, hunyuan, local, openai, replicate, speedpix; "
+        "nbimg.register_semaphore('nope', 4) makes one."
+    )

@@ -145,7 +145,8 @@ def _sheet(plan: Plan, spent_bytes: int) -> bytes | None:
     thumbs = [each.thumb for each in plan.tiles if each.thumb is not None]
     if not thumbs:
         return None
-    free = (BUDGET_BYTES * len(thumbs) - spent_bytes) * 3 // 4 - 500
+    pictures = len(thumbs) + sum(each.thumb is not None for each in plan.folded)
+    free = (BUDGET_BYTES * pictures - spent_bytes) * 3 // 4 - 500
     wanted = min(SHEET_MAX_BYTES, SHEET_IMAGE_BYTES * len(thumbs))
     limit = max(SHEET_MIN_BYTES, min(wanted, free))
     across = max((len(row) for row in plan.cells), default=1) if plan.columns or plan.rows else None

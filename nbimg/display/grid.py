@@ -7,14 +7,12 @@ file.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbimg import pixels
-from nbimg.display import layout, words
+from nbimg.display import frame, layout, words
 from nbimg.display import tile as tiles
 from nbimg.display.html import Markup, element, join
 from nbimg.display.tile import Tile
@@ -27,15 +25,15 @@ Thumb = Callable[[ImageRecord, int], "bytes | None"]
 """Gives an image's thumbnail, its longer side as wanted in pixels, or None where there is none."""
 
 EMBEDDED = 60
+FOLDED = 140  # more pictures, small and unfolded on demand: a set of 500 still opens well
+FOLDED_SIDE_PX = 128
 LINKED = 1000
-AREA_SIDE_PX = 256  # a tile takes the area of this square, whatever its shape
 SINGLE_SIDE_PX = 384
 SINGLE_ZOOM = 2  # a single thumbnail is enlarged by so much at most
 CANCELLED_SHOWN = 4  # with more, or beside images, their number says enough
 CHARACTER_PX = 7
-PAGE_PX = 1000
+LEAST_CELL_PX = 112  # a caption is never narrower
 NOTICES_SHOWN = 6
-MOST_ACROSS = 12  # with more columns the axes cannot be read: the tiles flow instead
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Plan:
 
     Attributes:
         cells: Rows of cells of tiles. Without axes there is one row, and each cell has one tile.
+        folded: Small tiles, shown on demand.
         rest: Tiles that are linked rather than embedded.
         rows: Labels of the rows, or none.
         columns: Labels of the columns, or none.
@@ -55,6 +54,7 @@ class Plan:
     """
 
     cells: tuple[tuple[tuple[Tile, ...], ...], ...]
+    folded: tuple[Tile, ...]
     rest: tuple[Tile, ...]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
-        """The embedded tiles in reading order."""
+        """The tiles that are seen at once, in reading order."""
         return tuple(tile for row in self.cells for cell in row for tile in cell)
 
 
@@ -80,7 +80,7 @@ def plan(
     note: str | None = None,
     base: Path | None = None,
 ) -> Plan:
-    """Decide what is embedded, what is linked, and how wide a tile is.
+    """Decide what is embedded, what is unfolded on demand, what is linked, and how wide a tile is.
 
     Args:
         results: In the order of the tasks: with axes the row changes slowest.
@@ -97,28 +97,38 @@ def plan(
     base = Path.cwd() if base is None else base
     groups = _groups(results, base)
     everything = [tile for group in groups for tile in group]
-    matrix = _cells(groups, rows, columns_labels)
+    matrix = frame.deal(groups, rows, columns_labels)
     labels = (*rows, *columns_labels) if matrix else ()
     rows = [row for row, cells in zip(rows, matrix, strict=False) if any(cells)]
     matrix = [cells for cells in matrix if any(cells)]
     shown, rest = _split(matrix or [[[tile] for tile in everything]], whole_rows=bool(matrix))
     across = len(matrix[0]) if matrix else columns or 0
-    shape = _shape(results)
-    width = _width(shape, across, rows if matrix else ())
+    shapes = [i.width / i.height for r in results for i in r.images if i.width and i.height]
+    shape = frame.usual(shapes)
+    width = frame.width(shape, across, rows if matrix else ())
     alone = len(everything) == 1 and not matrix
     side = SINGLE_SIDE_PX if alone else pixels.THUMB_SIDE_PX
     lines = 1 if len({result.request.prompt for result in results}) < 2 else 2
-    caption = 0 if matrix else min(tiles.CAPTION_CHARACTERS, 2 * width // CHARACTER_PX)
     said = _said(results, labels, everything if matrix else ())
+    mixed = not matrix and columns is None and frame.is_mixed(shapes)
 
     def filled(tile: Tile) -> Tile:
-        worded = replace(tile, lines=lines, caption=caption, said=said)
-        full = _filled(worded, thumb, side, width, shape)
+        full = _filled(
+            replace(tile, lines=lines, said=said), thumb, side, width, shape, mixed=mixed
+        )
+        full = replace(
+            full, caption=0 if matrix else _characters(full.width_px if mixed else width)
+        )
         return _alone(full) if alone else full
+
+    def small(tile: Tile) -> Tile:
+        worded = replace(tile, lines=1, said=said, caption=_characters(FOLDED_SIDE_PX))
+        return _filled(worded, thumb, FOLDED_SIDE_PX, FOLDED_SIDE_PX, shape)
 
     return Plan(
         cells=tuple(tuple(tuple(map(filled, cell)) for cell in row) for row in shown),
-        rest=tuple(rest),
+        folded=tuple(map(small, rest[:FOLDED])),
+        rest=tuple(rest[FOLDED:]),
         rows=tuple(rows) if matrix else (),
         columns=tuple(columns_labels) if matrix else (),
         per_row=None if matrix else columns,
@@ -137,9 +147,9 @@ def render(plan: Plan) -> str:
     if plan.rows or plan.columns:
         grid = layout.axes(plan.cells, plan.rows, plan.columns, plan.width_px)
     elif plan.tiles:
-        grid = layout.flow(plan.tiles, plan.width_px, plan.per_row)
+        grid = layout.flow(plan.tiles, plan.per_row)
     style = {"font-size": "13px", "line-height": "1.4", "text-align": "left", "padding": "4px 0"}
-    return element("div", grid, _rest(plan), _footer(plan), style=style)
+    return element("div", grid, _more(plan), _footer(plan), style=style)
 
 
 def summary(results: Sequence[Result], *, folder: str = "") -> str:
@@ -148,9 +158,10 @@ def summary(results: Sequence[Result], *, folder: str = "") -> str:
     The time is that of the slowest task from the start of the batch to its end.
     """
     made = [image for result in results for image in result.images]
-    kinds = {image.kind for image in made}
-    noun = "video" if kinds == {"video"} else "image"
-    parts = [words.count(len(made), noun)]
+    videos = sum(image.kind == "video" for image in made)
+    counts = {"image": len(made) - videos, "video": videos}
+    parts = [words.count(number, noun) for noun, number in counts.items() if number]
+    parts = parts or [words.count(0, "image")]
     for status, (sign, word) in tiles.STATUS.items():
         number = sum(result.status is status for result in results)
         if number and status is not Status.OK:
@@ -191,24 +202,6 @@ def _tiles_of(result: Result, base: Path) -> list[Tile]:
     return found
 
 
-def _cells(
-    groups: list[list[Tile]], rows: Sequence[str], columns: Sequence[str]
-) -> list[list[list[Tile]]]:
-    """Deal the tiles out: row slowest, then column, then what is left over within a cell.
-
-    Returns:
-        Nothing where there are no axes, or too many columns to be read.
-    """
-    down = max(1, len(rows))
-    across = len(columns) or (-(-len(groups) // down) if rows else 0)
-    if not groups or not 0 < across <= MOST_ACROSS:
-        return []
-    depth = max(1, -(-len(groups) // (down * across))) if down > 1 else 1
-    cells = [[tile for group in part for tile in group] for part in layout.chunks(groups, depth)]
-    matrix = [list(row) for row in layout.chunks(cells, across)]
-    return matrix if sum(map(len, matrix[0])) <= EMBEDDED else []
-
-
 def _split(
     matrix: list[list[list[Tile]]], *, whole_rows: bool
 ) -> tuple[list[list[list[Tile]]], list[Tile]]:
@@ -222,21 +215,6 @@ def _split(
             break
         keep += 1
     return matrix[:keep], [tile for row in matrix[keep:] for cell in row for tile in cell]
-
-
-def _shape(results: Sequence[Result]) -> float:
-    """Return the width divided by the height of the usual picture of the set."""
-    sizes = [(i.width, i.height) for r in results for i in r.images if i.width and i.height]
-    return float(statistics.median(width / height for width, height in sizes)) if sizes else 1.0
-
-
-def _width(shape: float, across: int, rows: Sequence[str]) -> int:
-    """Return the CSS width of a tile in pixels, so that `across` fit beside each other."""
-    width = min(288, max(176, round(AREA_SIDE_PX * math.sqrt(shape))))
-    if not across:
-        return width
-    free = PAGE_PX - (layout.LABEL_PX + layout.GAP_PX if layout.beside(rows) else 0)
-    return min(width, max(120, free // across - layout.GAP_PX))
 
 
 def _models(results: Sequence[Result]) -> list[str]:
@@ -262,16 +240,19 @@ def _said(
         if len(several) == 1
         for one in several
     }
-    said.update(part for label in labels for part in label.split(layout.JOINT))
+    said.update(part for label in labels for part in label.split(frame.JOINT))
     facets = [set(tiles.facets(tile)) for tile in shown if tile.image]
     return frozenset(said.union(set.intersection(*facets) if facets else ()))
 
 
-def _filled(tile: Tile, thumb: Thumb, side_px: int, width_px: int, shape: float) -> Tile:
+def _filled(
+    tile: Tile, thumb: Thumb, side_px: int, width_px: int, shape: float, *, mixed: bool = False
+) -> Tile:
     """Give a tile its thumbnail and its size.
 
-    A small picture is enlarged by a third at most; one that is much taller than its neighbours is
-    made narrower, so that it does not tear the rows apart.
+    A small picture is enlarged by a third at most, a thumbnail by a half. Of pictures of one shape, one
+    that is much taller is made narrower, so that it does not tear the rows apart; of several shapes each
+    is as wide as makes all of them equally high.
     """
     image, data, wide = tile.image, None, width_px
     if image is not None:
@@ -280,11 +261,18 @@ def _filled(tile: Tile, thumb: Thumb, side_px: int, width_px: int, shape: float)
         except NbimgError:  # a file that has gone is told in its tile
             data = None
         if image.width and image.height:
-            tallest = width_px / shape * 1.2
-            fitting = min(width_px, image.width * 4 / 3, tallest * image.width / image.height)
+            tallest = width_px / shape * (1 if mixed else 1.2)
+            most = side_px * 1.5 if mixed else width_px
+            fitting = min(most, image.width * 4 / 3, tallest * image.width / image.height)
             wide = max(48, round(fitting))
+    cell_px = max(wide, LEAST_CELL_PX) if mixed else max(wide, width_px)
     height_px = round(width_px / shape)
-    return replace(tile, thumb=data, width_px=wide, height_px=height_px)
+    return replace(tile, thumb=data, width_px=wide, height_px=height_px, cell_px=cell_px)
+
+
+def _characters(width_px: int) -> int:
+    """Return how many characters of a caption are seen in two lines."""
+    return min(tiles.CAPTION_CHARACTERS, 2 * max(width_px, LEAST_CELL_PX) // CHARACTER_PX)
 
 
 def _alone(tile: Tile) -> Tile:
@@ -300,6 +288,17 @@ def _alone(tile: Tile) -> Tile:
     return replace(tile, width_px=max(16, round(small.width * zoom)))
 
 
+def _more(plan: Plan) -> Markup | None:
+    """The tiles that are not seen at once: small pictures, then links."""
+    number = len(plan.folded) + len(plan.rest)
+    if not number:
+        return None
+    summary_ = element("summary", f"{number:,} more", style={"cursor": "pointer", **tiles.TARGET})
+    small = layout.flow(plan.folded, None) if plan.folded else None
+    style = {"margin": "0 0 8px"}
+    return element("details", summary_, small, _rest(plan), style=style)
+
+
 def _rest(plan: Plan) -> Markup | None:
     """The tiles that are not embedded, as links."""
     if not plan.rest:
@@ -308,9 +307,7 @@ def _rest(plan: Plan) -> Markup | None:
     if len(plan.rest) > LINKED:
         more = f"… and {len(plan.rest) - LINKED:,} more in {plan.folder or 'the output folder'}"
         lines.append(element("div", more))
-    summary_ = element("summary", f"{len(plan.rest):,} more", style={"cursor": "pointer"})
-    inside = element("div", *lines, style={"max-height": "320px", "overflow": "auto"})
-    return element("details", summary_, inside, style={"margin": "0 0 8px"})
+    return element("div", *lines, style={"max-height": "320px", "overflow": "auto"})
 
 
 def _links(rest: Sequence[Tile]) -> Iterator[Markup]:

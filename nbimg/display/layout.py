@@ -11,25 +11,19 @@ sanitizer of JupyterLab 4.6 keeps every declaration used here, those of `img` to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from nbimg.display import tile as tiles
 from nbimg.display import words
+from nbimg.display.frame import GAP_PX, JOINT, LABEL_PX, beside, chunks
 from nbimg.display.html import Markup, element
 from nbimg.display.tile import Tile
 
-__all__ = ["GAP_PX", "JOINT", "LABEL_PX", "axes", "beside", "chunks", "flow"]
+__all__ = ["axes", "flow"]
 
-T = TypeVar("T")
-
-GAP_PX = 12
 PLAIN_COLUMNS = 4
 PHONE_PX = 140  # a labelled column is never narrower
-LABEL_PX = 128  # row labels at the left of their rows
-SHORT_LABEL = 24  # characters; longer row labels stand above their row
-JOINT = " · "  # between the parts of a label, see `nbimg.expand`
 
 _PLAIN = {"background": "none", "border": "none", "padding": "0"}
 _CELL = {
@@ -43,9 +37,10 @@ _CELL = {
 }
 
 
-def flow(shown: Sequence[Tile], width_px: int, per_row: int | None) -> Markup:
+def flow(shown: Sequence[Tile], per_row: int | None) -> Markup:
     """Return tiles one after the other, `per_row` in a row or as many as the window takes."""
-    cells = [_flow_cell(tile, width_px, several=len(shown) > 1) for tile in shown]
+    cells = [_flow_cell(tile, several=len(shown) > 1) for tile in shown]
+    width_px = max(tile.cell_px for tile in shown)
     rows = [
         element("tr", *row, style={"display": "inline", **_PLAIN})
         for row in chunks(cells, per_row or PLAIN_COLUMNS)
@@ -85,20 +80,10 @@ def axes(
     return element("div", table, style={"overflow-x": "auto"})
 
 
-def beside(rows: Sequence[str]) -> bool:
-    """Return whether row labels are short enough to stand at the left of their rows."""
-    return bool(rows) and max(len(part) for row in rows for part in row.split(JOINT)) <= SHORT_LABEL
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Cut a sequence into parts of `size`; the last may be shorter."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _flow_cell(tile: Tile, width_px: int, *, several: bool) -> Markup:
+def _flow_cell(tile: Tile, *, several: bool) -> Markup:
     style = {
         "display": "inline-block",
-        "width": f"{max(width_px, tile.width_px)}px",
+        "width": f"{tile.cell_px}px",
         # Two beside each other on a phone; the pixel spared is for rounding.
         "max-width": f"calc(50% - {GAP_PX + 1}px)" if several else "100%",
         "margin": f"0 {GAP_PX}px 18px 0",

@@ -6,13 +6,18 @@ whoever draws says what time it is.
 
 from __future__ import annotations
 
+import base64
+
+from nbimg import pixels
 from nbimg.display import words
 from nbimg.display.html import Markup, clean, element
 from nbimg.progress import Fold, Hold
 from nbimg.types import Status
 
-__all__ = ["render_html", "render_numbers", "render_text"]
+__all__ = ["render_html", "render_numbers", "render_said", "render_text"]
 
+PREVIEWS = 4  # so many at most
+PREVIEW_PX = 128  # high
 STOP_AFTER_S = 3.0  # what is over sooner needs no word about stopping
 _SIGNS = (
     (Status.PARTIAL, "◐"),
@@ -44,14 +49,34 @@ def render_html(fold: Fold, now_utc: float, *, head: str = "", about: str = "") 
     )
     going = fold.done < fold.total and fold.elapsed_s(now_utc) >= STOP_AFTER_S and not head
     stop = element("span", " · ■ Stop keeps what is done", style={"opacity": "0.66"})
-    said = [*([about] if about else []), *_said(fold, now_utc)]
+    said = [*([about] if about else []), *render_said(fold, now_utc)]
     second = (
         element("div", " · ".join(said), dir="auto", style={"opacity": "0.75"}) if said else None
     )
     style = {"font-size": "13px", "line-height": "1.5", "text-align": "left", "padding": "4px 0"}
     return element(
-        "div", element("div", bar, numbers, stop if going else None), second, style=style
+        "div",
+        element("div", bar, numbers, stop if going else None),
+        second,
+        None if head else _previews(fold),
+        style=style,
     )
+
+
+def _previews(fold: Fold) -> Markup | None:
+    """What the pictures look like so far, in a row; nothing where nobody tells."""
+    pictures = [
+        element(
+            "img",
+            src=f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}",
+            alt="so far",
+            height=PREVIEW_PX,
+            style={"border-radius": "6px", "margin": "4px 4px 0 0"},
+        )
+        for data in fold.previews(PREVIEWS)
+        if (mime := pixels.sniff(data)) is not None and mime.startswith("image/")
+    ]
+    return element("div", *pictures) if pictures else None
 
 
 def render_text(fold: Fold, now_utc: float, *, width: int = 20) -> str:
@@ -64,7 +89,9 @@ def render_text(fold: Fold, now_utc: float, *, width: int = 20) -> str:
     """
     full = round(fold.share() * width)
     bar = "█" * full + "░" * (width - full)
-    return clean(f"{bar} " + " · ".join([*render_numbers(fold, now_utc), *_said(fold, now_utc)]))
+    return clean(
+        f"{bar} " + " · ".join([*render_numbers(fold, now_utc), *render_said(fold, now_utc)])
+    )
 
 
 def render_numbers(fold: Fold, now_utc: float) -> list[str]:
@@ -97,8 +124,8 @@ def _pace(fold: Fold, now_utc: float) -> list[str]:
     return [*parts, known]
 
 
-def _said(fold: Fold, now_utc: float) -> list[str]:
-    """What a person should know beyond numbers: waits, retries, the last notice."""
+def render_said(fold: Fold, now_utc: float) -> list[str]:
+    """Return what a person should know beyond numbers: waits, retries, the last notice; not escaped."""
     parts = []
     if fold.done < fold.total:
         hold = fold.hold(now_utc)

@@ -22,6 +22,7 @@ from nbimg.types import ImageRecord, Result, Status
 __all__ = [
     "CAPTION_CHARACTERS",
     "STATUS",
+    "TARGET",
     "Tile",
     "facets",
     "model_name",
@@ -48,7 +49,10 @@ STATUS = {
 }
 """A sign and a word for each status: none is told by colour alone."""
 
-_QUIET = {"opacity": "0.66"}
+TARGET = {"padding": "4px 0"}
+"""What makes a line high enough to be hit by a finger: 24 px."""
+
+_QUIET = {"opacity": "0.7"}
 _LINE = {"overflow": "hidden", "text-overflow": "ellipsis", "white-space": "nowrap"}
 _TWO_LINES = {"overflow": "hidden", "max-height": "2.8em"}
 _BREAK = {"overflow-wrap": "break-word", "word-wrap": "break-word"}
@@ -74,6 +78,7 @@ class Tile:
         thumb: Encoded thumbnail, where there is one.
         width_px: CSS width of the picture.
         height_px: CSS height that a tile without a picture takes, to stay in line with the others.
+        cell_px: CSS width of the whole tile where tiles flow.
         place: The file as text, relative to the notebook where that is possible.
         href: The same as an address; None where there is nothing to link to.
         lines: How many lines the caption takes, 1 or 2.
@@ -87,6 +92,7 @@ class Tile:
     thumb: bytes | None = None
     width_px: int = 256
     height_px: int = 0
+    cell_px: int = 256
     place: str = ""
     href: str | None = None
     lines: int = 2
@@ -115,9 +121,9 @@ def render(tile: Tile) -> Markup:
     quiet = " · ".join(part for part in facets(tile) if part not in tile.said) or "details"
     more = element(
         "details",
-        element("summary", quiet, style={"cursor": "pointer", **_QUIET}),
+        element("summary", quiet, style={"cursor": "pointer", **TARGET, **_QUIET}),
         element("div", *_details(tile), style={"padding": "4px 0 0", **_BREAK}),
-        style={"font-size": "11.5px", "margin": "0" if tile.caption else "4px 0 0"},
+        style={"font-size": "11.5px", "margin": "-3px 0 0" if tile.caption else "2px 0 0"},
     )
     if tile.caption:
         return join((_picture(tile, title=None), caption, more))

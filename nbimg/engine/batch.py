@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbimg import telemetry
-from nbimg.backends.base import Call
+from nbimg.backends.base import Call, Prediction
 from nbimg.backends.registry import Backend, Registry
 from nbimg.engine.breaker import Breakers
 from nbimg.engine.limits import Lane, Limits
@@ -101,6 +101,7 @@ class Shared:
         paces: Full name of a model → how long its jobs take.
         breakers: Which models are left out for a while.
         kept: What still runs when its batch has ended: cleanups after Stop.
+        flying: Number of a call in the journal → its create, that Stop has left on its way.
     """
 
     registry: Registry
@@ -111,6 +112,7 @@ class Shared:
     paces: Mapping[str, Pace]
     breakers: Breakers
     kept: set[asyncio.Task[None]]
+    flying: dict[int, asyncio.Future[Prediction]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -124,6 +126,7 @@ class BatchRun:
         tasks: Index → task, of those that are under way.
         results: Index → result, of the tasks that have ended.
         unsent: Whether anything was left unsent, to be sent another time.
+        denied: Providers that have refused this batch's key or account: it is refused for all of it.
     """
 
     batch: Batch
@@ -132,6 +135,7 @@ class BatchRun:
     tasks: dict[int, Task] = field(default_factory=dict)
     results: dict[int, Result] = field(default_factory=dict)
     unsent: bool = False
+    denied: set[str] = field(default_factory=set)
     _lanes: dict[str, Lane] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _cleanups: dict[asyncio.Task[None], Callable[[], Awaitable[None]] | None] = field(
@@ -180,7 +184,14 @@ class BatchRun:
         return tell
 
     async def save(
-        self, task: Task, call: Call, image: EncodedImage, number: int, *, several: bool = False
+        self,
+        task: Task,
+        call: Call,
+        image: EncodedImage,
+        number: int,
+        *,
+        several: bool = False,
+        cover: bytes | None = None,
     ) -> ImageRecord:
         """Put an image on disk under the name that the task wants, and tell.
 
@@ -190,6 +201,7 @@ class BatchRun:
             image: Its bytes.
             number: 1-based place of the image in the task.
             several: Whether the call alone made several.
+            cover: A picture that stands for a video, where there is one.
 
         Raises:
             ImageInputError: When the bytes are no image.
@@ -211,6 +223,7 @@ class BatchRun:
                 values,
                 variant=number if numbered else None,
                 text=describe(request, call.ref, call, image.seed),
+                cover=cover,
             )
 
         record = await asyncio.get_running_loop().run_in_executor(self.shared.disk, put)

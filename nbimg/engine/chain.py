@@ -103,9 +103,11 @@ class Chain:
             following = None if self.owed else await self._next(planned, failure)
             if following is not None:
                 planned, calls = following, following.calls()
-            elif self.left_out and not isinstance(failure, _FOR_ALL):
+            elif self.left_out and planned.ref.provider not in self.run.denied:
                 self.forced = True  # no other model: there is nothing to lose by trying
             else:
+                if self.owed:
+                    self.task.owe(self.variant, planned)
                 raise failure
             failure = None
         self.task.done(self.variant, _images(made), planned)
@@ -133,6 +135,8 @@ class Chain:
         except NbimgError as error:
             if not self.owed and not self.left_out:
                 breaker.failed(error)
+                if isinstance(error, _FOR_ALL):
+                    self.run.denied.add(calls[0].ref.provider)
             return error
         breaker.worked()
         return None

@@ -4,7 +4,9 @@ Stage: below the limits. Comes in: "slow down", and which creates succeeded. Goe
 Must not: know a clock or a window.
 
 An account with little credit takes one create every ten seconds: the first success after a 429 does not
-mean that all who wait fit. Only when creates succeed in a row, with no 429 between them, is it over.
+mean that all who wait fit. Only when creates succeed in a row, with no 429 between them, is it over. When
+the one that follows a success at once is refused, creates keep the distance that the provider told; a
+shorter one is tried now and then.
 """
 
 from __future__ import annotations
@@ -18,6 +20,16 @@ __all__ = ["Gate", "Passage"]
 #: So many creates, one after the other, must go through before all may go at once again.
 IN_A_ROW = 2
 
+#: A shorter distance than this, in seconds, is none.
+SHORTEST_S = 0.1
+
+#: What is left of the distance when a shorter one is tried.
+SHORTER = 0.7
+
+#: A shorter one is tried after so many times `IN_A_ROW` successes at the most: it doubles with each try
+#: that was refused.
+PATIENCE = 8
+
 
 class Gate:
     """The gate of one account: wide until it is told to be narrow.
@@ -25,21 +37,39 @@ class Gate:
     Attributes:
         wide: Whether all may go at once.
         one: Held by the one create that may go while it is narrow.
+        spacing_s: Seconds between a create that went through and the next.
     """
 
     def __init__(self) -> None:
         self.wide = True
         self.one = asyncio.Lock()
+        self.spacing_s = 0.0
+        self._held_s = 0.0  # a longer distance, at which creates went through in a row
+        self._worked = False  # whether one went through since the last refusal
         self._row = 0
+        self._patience = 1
 
-    def narrow(self) -> None:
-        """The provider asked to slow down."""
-        self.wide, self._row = False, 0
+    def narrow(self, seconds: float = 0.0) -> None:
+        """The provider asked to slow down, and to come back in so many seconds."""
+        if self._worked and not self.wide:
+            self._too_soon(seconds)
+        self.wide, self._worked, self._row = False, False, 0
+
+    def _too_soon(self, seconds: float) -> None:
+        """One went through, and the next was refused."""
+        if self._held_s:
+            self._patience = min(2 * self._patience, PATIENCE)
+        self.spacing_s, self._held_s = self._held_s or seconds, 0.0
 
     def passed(self) -> None:
         """The one create that may go went through."""
+        self._worked = True
         self._row += 1
-        self.wide = self.wide or self._row >= IN_A_ROW
+        if self._row < IN_A_ROW * self._patience:
+            return
+        self._row, self._held_s, self.spacing_s = 0, self.spacing_s, self.spacing_s * SHORTER
+        if self.spacing_s < SHORTEST_S:
+            self.wide, self.spacing_s, self._held_s, self._patience = True, 0.0, 0.0, 1
 
 
 class Passage:

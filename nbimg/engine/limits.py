@@ -58,6 +58,7 @@ class Account:
         self._windows: dict[str, Window] = {}
         self._answered = asyncio.Event()
         self._paused_until = 0.0
+        self._went_at = -math.inf  # when the last create was accepted
         self._gate = Gate()
         self._own: dict[int, Semaphore] = {}
 
@@ -100,6 +101,7 @@ class Account:
 
     def went(self) -> None:
         """A create went through: after enough of them in a row, one more may be under way."""
+        self._went_at = time.monotonic()
         if self._learned is None:
             return
         self._row += 1
@@ -127,17 +129,22 @@ class Account:
             if passage is not None:
                 await passage.enter()
             async with self._turns.setdefault(stage, asyncio.Lock()):  # first come, first served
-                await self._rest(window)
+                await self._rest(window, passage)
                 if passage is None or passage.free:  # the gate may have narrowed meanwhile
                     return window.take()
 
-    async def _rest(self, window: Window) -> None:
-        while (rest := max(self._paused_until - time.monotonic(), window.rest_s())) > 0:
+    async def _rest(self, window: Window, passage: Passage | None) -> None:
+        while (rest := max(self._ready_at(passage) - time.monotonic(), window.rest_s())) > 0:
             if rest == math.inf:
                 self._answered.clear()
                 await self._answered.wait()
             else:
                 await asyncio.sleep(max(rest, SHORTEST_S))
+
+    def _ready_at(self, passage: Passage | None) -> float:
+        """When the pause is over and, for a create, the distance to the one before it is kept."""
+        spaced = -math.inf if passage is None else self._went_at + self._gate.spacing_s
+        return max(self._paused_until, spaced)
 
     def _window(self, stage: str) -> Window:
         if stage not in self._windows:
@@ -151,7 +158,7 @@ class Account:
     def pause(self, seconds: float) -> None:
         """Hold back the whole account, and let its creates go one at a time then."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
-        self._gate.narrow()
+        self._gate.narrow(seconds)
 
     def forecast(
         self, calls: int, at_once: int, each_s: float | None, noun: str = "task"

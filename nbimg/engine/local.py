@@ -16,7 +16,7 @@ from nbimg.backends.base import Call, LocalBackend
 from nbimg.engine.batch import BatchRun
 from nbimg.engine.task import Task
 from nbimg.errors import JobFailedError, NbimgError, ReplyError
-from nbimg.events import Event
+from nbimg.events import Event, Preview, Step
 from nbimg.types import EncodedImage, ImageRecord
 
 __all__ = ["Member", "make_alone", "run_local"]
@@ -78,15 +78,21 @@ async def _generated(
     """Hold the permit, keep to the time-out, and tell what happens."""
 
     def report(position: int, event: Event) -> None:
-        run.emit(replace(event, task=members[position][0].planned.index))
+        task, variant, _ = members[position]
+        if isinstance(event, Preview | Step):
+            event = replace(event, variant=variant)
+        run.emit(replace(event, task=task.planned.index))
 
     async with run.lane(backend).permit():
         for task, _, _ in members:
             run.start(task)
+        limit_s, loop = run.batch.timeout_s, asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(run.batch.timeout_s):
+            async with asyncio.timeout(limit_s) as bound:
                 async for position, image in backend.generate([m[2] for m in members], report):
                     yield position, image
+                    if limit_s is not None:  # each picture has the time, not all of them together
+                        bound.reschedule(loop.time() + limit_s)
         except TimeoutError:
             raise JobFailedError(
                 f"not finished within the time-out of {run.batch.timeout_s or 0:g} s.",
@@ -102,6 +108,6 @@ async def _keep(run: BatchRun, at: float, member: Member, image: EncodedImage) -
         task.tried(call.ref.full, "local", at, error, None)
         task.failed(variant, error)
     else:
-        task.tried(call.ref.full, "local", at, None, None)
+        task.tried(call.ref.full, "local", at, None, None, image.peak_memory_bytes)
         task.done(variant, [record])
     await run.report(task)

@@ -60,6 +60,7 @@ class Order:
         variant: The 0-based number of the call in the task.
         call: What is sent.
         backend: To whom.
+        keep: Saves what is answered at once, though nobody waits for it any longer.
         job_id: The provider's id, once it is known.
         number: Of the call in the journal.
         owed: Whether it was accepted, and neither fetched nor known to have failed.
@@ -71,6 +72,7 @@ class Order:
     variant: int
     call: Call
     backend: RemoteBackend
+    keep: Callable[[Order, Prediction], Awaitable[None]]
     job_id: str | None = None
     number: int = 0
     owed: bool = False
@@ -110,7 +112,11 @@ class Order:
             OutcomeUnknownError: When the provider cannot be asked.
         """
         self.number, self.job_id, self.owed = sent.number, sent.job_id, True
-        if sent.job_id is None:
+        if (sending := self.run.shared.flying.get(sent.number)) is not None:
+            await asyncio.wait({sending})
+            if not sending.cancelled() and sending.exception() is None:
+                self.job_id = self.job_id or sending.result().id
+        if self.job_id is None:
             self._lost_at = sent.at_utc
             lost = OutcomeUnknownError(
                 f"{self.backend.name} may have accepted and charged this request before the kernel "
@@ -183,8 +189,15 @@ class Order:
             raise
         except asyncio.CancelledError:
             self.in_flight = True
+            self._fly(sending)
             self.run.later(self._cancel_when_known(sending), self._never_answered)
             raise
+
+    def _fly(self, sending: asyncio.Future[Prediction]) -> None:
+        """Let a resume in this kernel know of a create that is on its way."""
+        flying, number = self.run.shared.flying, self.number
+        flying[number] = sending
+        sending.add_done_callback(lambda _: flying.pop(number, None))
 
     async def _create_or_find(self) -> Prediction:
         prediction, self._again = self._again, None
@@ -235,7 +248,7 @@ class Order:
 
     async def wait(self, prediction: Prediction, pace: Pace) -> Prediction:
         """Poll until the job has ended, at the pace that the model has taught."""
-        began, polls = self._began or time.monotonic(), 0
+        began, polls, last_s = self._began or time.monotonic(), 0, 0.0
         try:
             while not prediction.state.terminal:
                 elapsed = time.monotonic() - began
@@ -244,7 +257,8 @@ class Order:
                         f"still running after {JOB_S / 60:g} minutes; it stays in the journal.",
                         job_id=self.job_id,
                     )
-                await asyncio.sleep(pace.wait_s(elapsed, polls))
+                last_s = pace.wait_s(elapsed, polls)
+                await asyncio.sleep(last_s)
                 assert prediction.id is not None
                 look = functools.partial(self.backend.poll, prediction.id)
                 prediction = await self.tried("poll", look, self._read_turn)
@@ -256,7 +270,7 @@ class Order:
             if self.job_id is not None:
                 self.run.later(self._cancel(self.job_id))
             raise
-        pace.learn(time.monotonic() - began, polls)
+        pace.learn(time.monotonic() - began, polls, last_s)
         self.task.spent(prediction.usage)
         return prediction
 
@@ -345,6 +359,8 @@ class Order:
         else:
             if prediction.id is not None:
                 await self._cancel(prediction.id)
+            elif prediction.state is State.DONE and prediction.outputs:
+                await self.keep(self, prediction)
 
     async def _absent_or_cancelled(self) -> None:
         """A create failed that nobody waits for; one before it that was lost may have arrived."""

@@ -1,39 +1,76 @@
 """When to ask a provider how a job stands: learned from how long the model's jobs have taken.
 
 Stage: below the engine's run. Comes in: durations. Goes out: how long to wait before the next poll.
+
+A client that looks every half second learns of an end a quarter of a second late, and asks all the time
+before it for nothing. Here a job is left alone until the first of its kind are likely to have ended, and
+the looks that this saves are spent around the time when it should end: closer, and no more of them.
 """
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["Pace"]
 
+#: How often a model is asked of which nothing is known.
 FIRST_S = 0.5
-SHORTEST_S = 0.2
+SHORTEST_S = 0.05
 LONGEST_S = 5.0
 #: A model this quick is asked at once: waiting would cost more than a request.
 INSTANT_S = 0.05
+#: How far jobs of one model are apart, as a share of their seconds: at least, and before it is known.
+LEAST_SPREAD, FIRST_SPREAD = 0.02, 0.1
+#: The least weight of a new job in the averages.
+WEIGHT = 0.1
+#: A model that ends so many jobs in a row before the first look is quicker than it was thought to be.
+QUICKER = 3
+#: An unknown model is asked at the same pace so many times, then less and less often.
+STEADY, SLOWER = 10, 1.05
+#: How often a known model is asked in all, as if it were every so many seconds; a part of it is for those
+#: that take longer than thought. A quick one is asked so often at least.
+EVERY_S, SHARE, LOOKS = 0.5, 0.9, 1.3
 
 
 class Pace:
-    """The pace of one model: an exponential average of its jobs' seconds, from create to end."""
+    """The pace of one model: averages of its jobs' seconds, from create to end, and of their spread."""
 
     def __init__(self) -> None:
         self._expected_s: float | None = None
+        self._variance = 0.0
+        self._learned = 0
+        self._begun = 0  # jobs that began while nothing was known
+        self._early = 0  # jobs in a row that had ended at the first look
 
     @property
     def expected_s(self) -> float | None:
         """How long a job takes, in seconds; None: nothing is known yet."""
         return self._expected_s
 
-    def learn(self, seconds: float, polls: int) -> None:
+    def learn(self, seconds: float, polls: int, last_s: float = 0.0) -> None:
         """Take in a job that had ended when it was asked for the `polls`-th time.
 
-        One that had ended at the first look took any time up to that: half of it is the best guess,
-        and a model that is quicker than the guess brings it down job by job.
+        Args:
+            seconds: From its create to that look.
+            polls: How many looks there were; 0: it was answered at once, and has no spread to learn.
+            last_s: The wait before the last one, in which it ended; half of it is the best guess.
         """
-        guess = seconds / 2 if polls == 1 else seconds
         known = self._expected_s
-        self._expected_s = guess if known is None else 0.7 * known + 0.3 * guess
+        self._learned += 1
+        self._early = self._early + 1 if polls == 1 else 0
+        if known is None:
+            self._expected_s = seconds / 2 if polls == 1 else seconds - last_s / 2
+            self._variance = (FIRST_SPREAD * self._expected_s) ** 2
+            return
+        if self._early >= QUICKER:
+            guess, weight = seconds / 2, 3 * WEIGHT
+        else:
+            guess = seconds if polls <= 1 else seconds - last_s / 2
+            weight = max(WEIGHT, 1 / self._learned)
+        self._expected_s = known + weight * (guess - known)
+        away = max(-known, min(guess - known, known))  # one cold start tells little of the spread
+        weight = max(WEIGHT, 1 / (self._learned + 3))
+        self._variance = (1 - weight) * (self._variance + weight * away**2)
 
     def wait_s(self, elapsed_s: float, polls: int) -> float:
         """Return the seconds to wait before the next poll.
@@ -44,10 +81,21 @@ class Pace:
         """
         expected = self._expected_s
         if expected is None:
-            return min(LONGEST_S, FIRST_S * 1.3**polls)
-        if polls == 0:
-            rest = 0.9 * expected - elapsed_s
-            # one cold start must not make the next jobs, which are quick, wait as long
-            return 0.0 if expected < INSTANT_S else min(LONGEST_S, max(SHORTEST_S, rest))
-        overdue = max(0.0, elapsed_s - expected)
-        return min(LONGEST_S, max(SHORTEST_S, 0.08 * expected + 0.15 * overdue))
+            return self._unknown_s(polls)
+        if polls == 0 and expected < INSTANT_S:
+            return 0.0
+        spread = max(math.sqrt(self._variance), LEAST_SPREAD * expected)
+        looks = max(LOOKS, SHARE * (expected / EVERY_S - 1))
+        # of normal times, 1 in 2 * looks ends before this: as late as a look apart costs on average
+        ahead = (math.sqrt(2 * math.log(looks)) - 0.3) * spread
+        early = expected - ahead - elapsed_s
+        overdue = max(0.0, elapsed_s - expected - 3 * spread)
+        apart = ahead / looks
+        wait = early if early > apart else max(SHORTEST_S, apart + 0.1 * overdue)
+        return min(LONGEST_S, wait)
+
+    def _unknown_s(self, polls: int) -> float:
+        if polls:
+            return min(LONGEST_S, FIRST_S * max(1.0, SLOWER ** (polls - STEADY)))
+        self._begun += 1  # not all at the same time, so that one of them sees the first end soon
+        return FIRST_S * (0.5 + 0.5 * (self._begun * 0.618 % 1))

@@ -8,10 +8,14 @@ down the result settles. Must not: settle an order while anything that was paid 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import mimetypes
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from nbimg.backends.base import Call, Output, Prediction, RemoteBackend, State
 from nbimg.engine.batch import BatchRun
@@ -19,11 +23,22 @@ from nbimg.engine.order import Order
 from nbimg.engine.pace import Pace
 from nbimg.engine.retry import retrying
 from nbimg.engine.task import Task
-from nbimg.errors import ImageInputError, JobFailedError, OutcomeUnknownError, ReplyError
+from nbimg.errors import (
+    ImageInputError,
+    JobFailedError,
+    NbimgError,
+    OutcomeUnknownError,
+    ReplyError,
+)
 from nbimg.store.journal import SentCall
 from nbimg.types import EncodedImage, ImageRecord
 
 __all__ = ["Made", "RemoteCall"]
+
+log = logging.getLogger("nbimg")
+
+#: What the file host says of an output that it keeps no longer.
+_GONE = (404, 410)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +114,13 @@ class RemoteCall:
         admit: Callable[[], None] = lambda: None,
     ) -> Made:
         """Do the work with a permit, then fetch without one, all within the task's time-out."""
-        limit_s = self.run.batch.timeout_s
         try:
             async with asyncio.timeout(None) as bound, AsyncExitStack() as held:
+                self._bind(bound)
                 await held.enter_async_context(self.run.lane(self.backend).permit())
                 admit()
-                if limit_s is not None:
-                    bound.reschedule(asyncio.get_running_loop().time() + limit_s)
                 self.run.start(self.task)
+                self._bind(bound)
                 order, made = await work()
                 await held.aclose()
                 began = time.monotonic()
@@ -115,7 +129,8 @@ class RemoteCall:
                 return Made(tuple(images), order)
         except TimeoutError:
             self.final = True
-            what = f"the time-out of {limit_s or 0:g} s"
+            limit_s = self.run.batch.timeout_s or 0
+            what = f"the time-out of {limit_s:g} s"
             if self.order is not None and self.order.in_flight:
                 raise OutcomeUnknownError(
                     f"{self.backend.name} had not answered within {what}; the request may have been "
@@ -124,12 +139,30 @@ class RemoteCall:
                     model=self.call.ref.model,
                 ) from None
             raise JobFailedError(
-                f"not finished within {what}.", backend=self.backend.name
+                f"not finished within {what}.",
+                hint="%imgresume fetches what is made all the same." if self.order else None,
+                backend=self.backend.name,
             ) from None
 
+    def _bind(self, bound: asyncio.Timeout) -> None:
+        """Bound what follows by what is left of the task's time, which begins with its first permit."""
+        limit_s = self.run.batch.timeout_s
+        if limit_s is not None and self.task.started:
+            bound.reschedule(asyncio.get_running_loop().time() + self.task.left_s(limit_s))
+
     def _order(self) -> Order:
-        self.order = Order(self.run, self.task, self.variant, self.call, self.backend)
+        self.order = Order(self.run, self.task, self.variant, self.call, self.backend, self._keep)
         return self.order
+
+    async def _keep(self, order: Order, made: Prediction) -> None:
+        """Save what a provider without jobs has answered after Stop: it is paid for."""
+        try:
+            images = await self._downloaded(order, made)
+        except NbimgError as error:
+            log.warning("%s", error)
+            return
+        self.task.done(self.variant, images)
+        await order.settle("done", images)
 
     async def _ordered(self) -> tuple[Order, Prediction]:
         """Order a job and wait for its success; one that failed for a passing reason may be run again."""
@@ -163,26 +196,36 @@ class RemoteCall:
         ]
         done = await asyncio.gather(*saving, return_exceptions=True)
         images = [record for record in done if isinstance(record, ImageRecord)]
-        failure = next((error for error in done if isinstance(error, BaseException)), None)
-        if failure is not None:
+        failures = [error for error in done if isinstance(error, BaseException)]
+        if failures:
             if images:
                 self.task.done(self.variant, images)
-            raise failure
+            if all(getattr(error, "http_status", None) in _GONE for error in failures):
+                self.final = True  # paid for and gone: there is nothing left to fetch
+                await order.settle("failed")
+            raise failures[0]
         return images
 
     async def _saved(self, order: Order, output: Output, number: int, several: bool) -> ImageRecord:
         if self.run.batch.url_only and output.data is None:
-            return ImageRecord(path=None, url=output.url, seed=self.call.seed)
+            kind = _kind(output.url or "")
+            return ImageRecord(path=None, url=output.url, kind=kind, seed=self.call.seed)
 
         async def fetch() -> ImageRecord:
             data = output.data
             if data is None:
                 assert output.url is not None
                 data = await self.backend.fetch(output.url)
+            cover = None
+            if output.cover is not None:
+                with contextlib.suppress(NbimgError):  # a video is worth showing without one
+                    cover = await self.backend.fetch(output.cover)
             url = output.url if output.url and not output.url.startswith("data:") else None
             image = EncodedImage(data, seed=self.call.seed, url=url)
             try:
-                return await self.run.save(self.task, self.call, image, number, several=several)
+                return await self.run.save(
+                    self.task, self.call, image, number, several=several, cover=cover
+                )
             except ImageInputError as error:
                 # truncated or not an image: fetched again, not paid again
                 raise ReplyError(
@@ -193,3 +236,9 @@ class RemoteCall:
                 ) from error
 
         return await order.tried("download", fetch)
+
+
+def _kind(url: str) -> str:
+    """What an address leads to, by its name: nothing was downloaded."""
+    mime = mimetypes.guess_type(urlsplit(url).path)[0] or ""
+    return "video" if mime.startswith("video/") else "image"

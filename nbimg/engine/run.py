@@ -28,7 +28,7 @@ from nbimg.events import Finished, Listener
 from nbimg.plan import Planned
 from nbimg.store.files import Store
 from nbimg.store.journal import Journal, Row
-from nbimg.types import Result, Status
+from nbimg.types import ErrorRecord, Result, Status
 
 __all__ = ["Batch", "Engine", "until"]
 
@@ -118,7 +118,11 @@ class Engine:
         remote: dict[str, list[Planned]] = defaultdict(list)
         shared: dict[tuple[str, Hashable], list[Member]] = defaultdict(list)
         for planned in run.batch.tasks:
-            backend = self._shared.registry.get(planned.ref.provider)
+            try:
+                backend = self._shared.registry.get(planned.ref.provider)
+            except NbimgError as error:  # a plug-in that an earlier kernel had
+                run.results[planned.index] = _without(planned, error)
+                continue
             if isinstance(backend, RemoteBackend):
                 remote[backend.name].append(planned)
             elif run.batch.creates:
@@ -171,6 +175,18 @@ class Engine:
     def close(self) -> None:
         """Give back the threads."""
         self._disk.shutdown(wait=False)
+
+
+def _without(planned: Planned, error: NbimgError) -> Result:
+    """The result of a task whose provider is not there; what it has sent stays in the journal."""
+    return Result(
+        planned.index,
+        planned.request,
+        planned.ref.full,
+        planned.asked,
+        Status.FAILED,
+        error=ErrorRecord.of(error),
+    )
 
 
 def _variants(planned: list[Planned]) -> Iterator[tuple[Planned, int]]:

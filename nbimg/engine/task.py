@@ -43,6 +43,7 @@ class Task:
         self._images: dict[int, tuple[ImageRecord, ...]] = {}
         self._errors: dict[int, Exception] = {}
         self._cancelled: set[int] = set()
+        self._owed: dict[int, Planned] = {}
         self._used: dict[int, Planned] = {}
         self._notices: list[str] = list(planned.notices)
         self._usage: Counter[str] = Counter()
@@ -82,12 +83,27 @@ class Task:
         """Add what a provider counted for one of the calls."""
         self._usage.update(usage)
 
+    def owe(self, variant: int, planned: Planned) -> None:
+        """A call failed of which a job is left that is or may be paid for."""
+        self._owed[variant] = planned
+
+    def left_s(self, limit_s: float) -> float:
+        """How much is left of the time that the whole task may take, in seconds."""
+        begun = time.monotonic() if self._started is None else self._started
+        return limit_s - (time.monotonic() - begun)
+
     def note(self, notices: Iterable[str]) -> None:
         """Add lines for the reader, each once."""
         self._notices += [text for text in notices if text not in self._notices]
 
     def tried(
-        self, model: str, stage: str, at: float, error: BaseException | None, job_id: str | None
+        self,
+        model: str,
+        stage: str,
+        at: float,
+        error: BaseException | None,
+        job_id: str | None,
+        peak_memory_bytes: int = 0,
     ) -> None:
         """Write down one try of one stage; `at` is the Unix time when it began."""
         self.attempts.append(
@@ -99,6 +115,7 @@ class Task:
                 "ok" if error is None else type(error).__name__,
                 getattr(error, "http_status", None),
                 job_id or getattr(error, "job_id", None),
+                peak_memory_bytes,
             )
         )
 
@@ -144,12 +161,14 @@ class Task:
         )
 
     def _cost_usd(self) -> float | None:
-        """What the images cost, each at the price of the model that made it."""
-        total = 0.0
-        for variant, planned in self._used.items():
+        """What it cost, each call at the price of the model that made it, or was to make it."""
+        total, n = 0.0, self.planned.request.n
+        for variant, planned in {**self._owed, **self._used}.items():
             if planned.cost_usd is None:
                 return None
-            total += planned.cost_usd * min(1.0, len(self._images[variant]) / planned.request.n)
+            owed = n / self.planned.number  # images of one call
+            images = len(self._images.get(variant, ())) if variant in self._used else owed
+            total += planned.cost_usd * min(1.0, images / planned.request.n)
         return total if self._used or self.planned.cost_usd is not None else None
 
     def _status(self, images: Sequence[ImageRecord], error: Exception | None) -> Status:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 
 from nbimg.backends.base import Call
-from nbimg.types import ModelRef, Request
+from nbimg.types import InputImage, ModelRef, Request, placeless
 
 __all__ = ["describe", "embed"]
 
@@ -31,14 +31,19 @@ def describe(request: Request, ref: ModelRef, call: Call, seed: int | None) -> M
     """
     made = request.but(n=1, seed=seed, model=ref.full, output=None, image=(), mask=None)
     own = {
-        "request": made.to_dict(),
+        "request": placeless(made.to_dict()),
         "inputs": [image.sha256 for image in call.images],
         "arguments": dict(call.arguments),
     }
     return {
         "parameters": _parameters(request, ref, call, seed),
-        "nbimg": json.dumps(own, ensure_ascii=False, default=str),
+        "nbimg": json.dumps(own, ensure_ascii=False, default=_shown),
     }
+
+
+def _shown(value: object) -> object:
+    """What JSON does not know: an image by its content, never by its place on this machine."""
+    return {"sha256": value.sha256} if isinstance(value, InputImage) else str(value)
 
 
 def _parameters(request: Request, ref: ModelRef, call: Call, seed: int | None) -> str:

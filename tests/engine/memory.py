@@ -181,7 +181,7 @@ class MemoryStore:
         if self.disk.full():
             raise StoreWriteError("the disk is full.")
 
-    def put(self, image, template, values, *, variant=None, text=None):
+    def put(self, image, template, values, *, variant=None, text=None, cover=None):
         if not image.data.startswith(b"whole "):
             raise ImageInputError("the image is truncated.")
         if self.disk.full():

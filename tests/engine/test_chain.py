@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 import nbimg
@@ -60,7 +62,9 @@ def test_the_whole_chain_can_fail_and_the_last_error_is_told(server):
 
 
 def test_a_refused_prompt_goes_nowhere_else_unless_a_rule_says_so(server):
-    refused = Outcome(status="failed", error="flagged as sensitive (E005)", model="black-forest-labs/flux-dev")
+    refused = Outcome(
+        status="failed", error="flagged as sensitive (E005)", model="black-forest-labs/flux-dev"
+    )
     server.expect(refused)
     (result,) = generate("a cat")
     assert result.status is Status.REFUSED
@@ -144,3 +148,37 @@ def test_an_edit_with_a_model_that_takes_no_image_goes_to_one_that_does(server):
     results = nbimg.edit(made.images[0], "make it night", model="imagen-4-ultra")
     assert "flux-kontext" in results[0].model
     assert any("takes no input image" in notice for notice in results[0].notices)
+
+
+def test_an_account_that_is_refilled_is_used_again_at_once(server):
+    server.credit = "none"
+    generate(*(f"cat {n}" for n in range(5)), fallback=())
+    server.credit = "ok"
+    assert generate("a cat", fallback=())[0].status is Status.OK
+
+
+def test_the_time_out_bounds_the_whole_task_not_each_of_its_calls(server):
+    server.running_s = 0.6
+    began = time.monotonic()
+    (result,) = generate("a cat", n=4, timeout=1.0, concurrency=1)
+    assert time.monotonic() - began < 2.0
+    assert result.status is Status.PARTIAL
+    assert 0 < len(result.images) < 4
+
+
+def test_a_task_that_is_paid_for_and_not_fetched_has_cost_its_price(server):
+    session.default().settings.set("budget", 0.06)
+    server.expect(Outcome(delivery="truncated"), Outcome(delivery="truncated"))
+    results = generate("a", "b", retries=1)
+    assert [r.status for r in results] == [Status.FAILED] * 2
+    assert [r.cost_usd for r in results] == [pytest.approx(0.025)] * 2
+    with pytest.raises(nbimg.NbimgError, match="budget"):
+        generate("c")
+
+
+def test_a_file_that_is_gone_is_told_once_and_not_made_elsewhere(server):
+    server.expect(Outcome(delivery="missing"))
+    (result,) = generate("a")
+    assert result.status is Status.FAILED
+    assert len(server.jobs) == 1
+    assert session.default().left() == (0, 0, 0)

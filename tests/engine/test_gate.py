@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from nbimg.engine.gate import IN_A_ROW, Gate, Passage
+from nbimg.engine.gate import IN_A_ROW, SHORTER, Gate, Passage
 
 
 async def turns():
@@ -152,3 +152,49 @@ def test_the_one_that_was_refused_goes_before_those_that_came_later():
         await asyncio.gather(*tasks)
 
     asyncio.run(go())
+
+
+def refused_and_passed(gate, story, seconds=8.0):
+    """Tell a gate a story: `x` is a refusal, `o` a create that went through."""
+    for letter in story:
+        if letter == "x":
+            gate.narrow(seconds)
+        else:
+            gate.passed()
+
+
+def test_a_refusal_right_after_a_success_spaces_the_creates_as_the_provider_said():
+    gate = Gate()
+    refused_and_passed(gate, "xxx")
+    assert gate.spacing_s == 0
+    refused_and_passed(gate, "ox")
+    assert gate.spacing_s == 8
+    refused_and_passed(gate, "o")
+    assert (gate.spacing_s, gate.wide) == (8, False)
+
+
+def test_less_space_is_tried_and_what_held_before_is_kept_when_that_is_refused():
+    gate = Gate()
+    refused_and_passed(gate, "xox" + "o" * IN_A_ROW)
+    assert gate.spacing_s == 8 * SHORTER
+    refused_and_passed(gate, "x")
+    assert gate.spacing_s == 8
+    refused_and_passed(gate, "o" * IN_A_ROW)
+    assert gate.spacing_s == 8  # tried again only after twice as many
+    refused_and_passed(gate, "o" * IN_A_ROW)
+    assert gate.spacing_s == 8 * SHORTER
+
+
+def test_a_space_that_is_refused_as_well_becomes_what_the_provider_says_now():
+    gate = Gate()
+    refused_and_passed(gate, "xox" + "o" * IN_A_ROW + "x" + "o")
+    refused_and_passed(gate, "x", seconds=30.0)
+    assert gate.spacing_s == 30
+
+
+def test_creates_that_keep_going_through_open_it_and_the_space_is_forgotten():
+    gate = Gate()
+    refused_and_passed(gate, "xox" + "o" * 40)
+    assert (gate.wide, gate.spacing_s) == (True, 0)
+    refused_and_passed(gate, "x")
+    assert gate.spacing_s == 0

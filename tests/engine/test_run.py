@@ -196,12 +196,13 @@ def test_the_journal_names_the_right_task_when_an_earlier_one_was_refused(server
     assert rows == [(1, 1)]
 
 
-def test_one_bad_download_of_several_keeps_the_others(server):
-    server.inject(Fault("error", method="GET", path="/xezq/*/out-1.*", status=404, times=None))
+@pytest.mark.parametrize(("status", "rest"), [(503, ["submitted"]), (404, [])])
+def test_one_bad_download_of_several_keeps_the_others(server, status, rest):
+    server.inject(Fault("error", method="GET", path="/xezq/*/out-1.*", status=status, times=None))
     (result,) = generate("a cat", params={"num_outputs": 3})
     assert result.status is Status.PARTIAL
     assert len(result.images) == 2
-    assert [state for state, _ in left()] == ["submitted"]  # still to be fetched
+    assert [state for state, _ in left()] == rest  # still to be fetched, unless it is gone
 
 
 # ------------------------------------------------------------------ errors of the provider
@@ -317,6 +318,17 @@ def test_an_account_with_little_credit_finishes_a_batch_of_five(server, monkeypa
     assert len(server.jobs) == 5
     refused = [sum(a.outcome == "BusyError" for a in r.attempts) for r in results]
     assert max(refused) <= 2  # the first rush, and the probe that came too early
+
+
+def test_no_create_follows_a_success_faster_than_an_account_with_little_credit_takes_them(
+    server, monkeypatch
+):
+    low_credit(server, monkeypatch, speed=15)
+    began = time.monotonic()
+    results = generate(*"abcdef", retries=3, concurrency=1)
+    assert [r.status for r in results] == [Status.OK] * 6
+    assert server.count(**CREATE) - 6 <= 2
+    assert time.monotonic() - began < 5 * 20 / 15  # each but the first waits for a refusal to end
 
 
 def test_who_waits_while_another_is_refused_loses_no_attempt(server):

@@ -221,3 +221,40 @@ def test_files_have_the_permissions_that_the_user_gives_new_files(store):
     other = store.folder / "other"
     other.write_text("x")
     assert record.path.stat().st_mode == other.stat().st_mode
+
+
+def test_what_was_edited_in_place_is_neither_held_nor_given_another_name(store):
+    record = store.put(picture("a", side=16), "x.png", VALUES)
+    assert store.holds(record)
+    size_bytes = record.path.stat().st_size
+    PIL.Image.new("RGB", (16, 16), "red").save(record.path)
+    with record.path.open("ab") as file:  # not told by its size
+        file.write(bytes(max(0, size_bytes - record.path.stat().st_size)))
+    os.truncate(record.path, size_bytes)
+    assert not store.holds(record)
+    with pytest.raises(ResultDamagedError):
+        store.again(record, "y.png", VALUES)
+    assert not (store.folder / "y.png").exists()
+
+
+def test_what_was_not_edited_is_known_without_reading_it(store, monkeypatch):
+    record = store.put(picture(), "x.png", VALUES)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    assert store.holds(record)
+    assert store.again(record, "y.png", VALUES).path.name == "y.png"
+
+
+def test_what_was_touched_or_copied_is_known_by_its_bytes(store):
+    record = store.put(picture(), "x.png", VALUES)
+    os.utime(record.path, (1_000_000, 1_000_000))
+    assert store.holds(record)
+
+
+def test_where_names_are_copies_an_edited_one_does_not_cost_the_original(store, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no")))
+    image = picture()
+    record = store.put(image, "x.png", VALUES)
+    record.path.write_bytes(b"scribble")
+    assert not store.holds(record)
+    again = store.again(record, "x.png", VALUES)
+    assert (again.path.name, again.path.read_bytes()) == ("x-2.png", image.data)
