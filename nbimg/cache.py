@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -81,6 +81,7 @@ class Cache:
         refs: Mapping[int, ModelRef],
         *,
         mode: str,
+        stand_ins: Collection[str] | None,
         cell: Cell | None,
         store: Store,
         journal: Journal,
@@ -93,6 +94,8 @@ class Cache:
             slots: Index → slot.
             refs: Index → model, for file names.
             mode: `auto`, `always` or `never`.
+            stand_ins: Full names of the models that may have made it in place of the one that was
+                asked for; None: any.
             cell: The cell that asks.
             store: Where the images are.
             journal: Where the results are.
@@ -108,7 +111,12 @@ class Cache:
             known = await journal.find(list(wanted.values()))
         except StoreError:
             return {}  # the journal says so when something is to be written
-        hits = {i: known[slot] for i, slot in wanted.items() if slot in known}
+        hits = {
+            i: known[slot]
+            for i, slot in wanted.items()
+            if slot in known
+            and (stand_ins is None or _makers(known[slot]) <= {refs[i].full, *stand_ins})
+        }
 
         def named() -> dict[int, Result]:
             there = {i: _named(i, requests[i], hit, str(refs[i]), store) for i, hit in hits.items()}
@@ -120,6 +128,11 @@ class Cache:
         if mode != "auto":
             return mode == "always"
         return request.seed is not None or (cell is not None and slot not in self._asked)
+
+
+def _makers(hit: Result) -> set[str]:
+    """The models that may have made some of it."""
+    return {hit.model, *(a.model for a in hit.attempts if a.outcome == "ok")}
 
 
 def _named(index: int, request: Request, hit: Result, model: str, store: Store) -> Result | None:

@@ -17,6 +17,7 @@ from nbimg.display import words
 from nbimg.errors import InputError, OptionError, UnknownNameError
 from nbimg.store.names import file_name
 from nbimg.types import Capabilities, Field, ModelRef, Request, Size, parse_ratio
+from nbimg.usual import USUAL
 
 __all__ = ["Fit", "Origin"]
 
@@ -225,10 +226,23 @@ class Fit:
         for name, value in self.request.params.items():
             field = own.get(name)
             if field is None and not self.can.open:
-                raise UnknownNameError(f"parameter of {self.ref}", name, known=own)
+                self._usual(name, value)
+                continue
             if field is not None:
                 _check(self.ref, field, value)
             self.arguments[name] = value
+
+    def _usual(self, name: str, value: Any) -> None:
+        """A name that other models have: in this one's words, else dropped; one of none is an error."""
+        if name not in USUAL:
+            raise UnknownNameError(f"parameter of {self.ref}", name, known=self._own())
+        field = self.can.options.get(USUAL[name] or "")
+        if field is None or field.name in self.request.params:
+            self.notices.append(f"{self.ref} takes no {name}: dropped.")
+            return
+        before = len(self.notices)
+        if self._reworded(field, name, value):
+            self.notices.insert(before, f"{self.ref}: {name} became {field.name}.")
 
     def _translated_params(self, origin: Origin) -> None:
         """`params` in the words of another model: by the rule, by our options, by the same name."""
@@ -241,15 +255,15 @@ class Fit:
                 self.arguments[name] = value
             elif field is None:
                 self.notices.append(f"{self.ref} takes no {name}: dropped.")
-            elif field is self.can.options.get("ar") and re.fullmatch(
-                r"[1-9]\d*:[1-9]\d*", str(value)
-            ):
-                self._ratio(parse_ratio(str(value)), f"aspect ratio {value}")
             else:
-                self._translated(field, name, value)
+                self._reworded(field, name, value)
 
-    def _translated(self, field: Field, name: str, value: Any) -> None:
-        """One value of another model's parameter; what `field` does not take is dropped."""
+    def _reworded(self, field: Field, name: str, value: Any) -> bool:
+        """One value of another model's parameter; False when `field` does not take it: dropped."""
+        is_ratio = re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(value))
+        if field is self.can.options.get("ar") and is_ratio:
+            self._ratio(parse_ratio(str(value)), f"aspect ratio {value}")
+            return True
         fitted = value
         if field.type in ("integer", "number") and _is_number(value):
             fitted = _clamped(field, value)
@@ -263,10 +277,11 @@ class Fit:
         except OptionError:
             shown = words.shorten(repr(value), 40)  # it may be a whole picture
             self.notices.append(f"{self.ref} has no {name} {shown}: dropped.")
-            return
+            return False
         self.arguments[field.name] = fitted
         if fitted != value and _is_number(value):
             self.notices.append(f"{self.ref}: {name} {value:g} became {fitted:g}.")
+        return True
 
 
 def _distance(one: Sequence[int], other: Sequence[int]) -> float:

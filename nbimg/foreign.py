@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -52,6 +53,14 @@ class Adapted(AbstractAsyncContextManager[Any]):
         raise NotImplementedError
 
 
+#: A semaphore of asyncio → how many of its permits are held by calls of ours.
+_ours: weakref.WeakKeyDictionary[asyncio.Semaphore, int] = weakref.WeakKeyDictionary()
+
+
+def _count(semaphore: asyncio.Semaphore, more: int) -> None:
+    _ours[semaphore] = _ours.get(semaphore, 0) + more
+
+
 class _OfThreads(Adapted):
     """One of `threading`."""
 
@@ -76,7 +85,25 @@ class _OfLoop(Adapted):
         self._foreign = foreign
         self._adapted_in = _running_loop()
 
+    def _home(self) -> asyncio.AbstractEventLoop | None:
+        return getattr(self._foreign, "_loop", None) or self._adapted_in
+
+    def check(self) -> None:
+        """Refuse one whose permits are all held where nobody is left to give one back.
+
+        Raises:
+            OptionError: When its loop is closed, and none of them is held by a call of ours.
+        """
+        home = self._home()
+        dead = home is not None and home.is_closed() and self._foreign.locked()
+        if dead and not _ours.get(self._foreign):
+            raise OptionError(
+                "the event loop of the semaphore is closed, so nobody can give back what is held of it.",
+                hint="Make a new one, or one by nbimg.register_semaphore(name, limit).",
+            )
+
     async def take(self) -> bool:
+        self.check()
         errand = self._ask(self._take)
         try:
             return await errand.over
@@ -95,18 +122,20 @@ class _OfLoop(Adapted):
         try:
             taking.send(None)  # a free one is taken without a wait
         except StopIteration:
+            _count(self._foreign, 1)
             return True
         taking.close()
         return False
 
     def _release(self) -> bool:
+        _count(self._foreign, -1)
         self._foreign.release()
         return True
 
     def _ask(self, step: Callable[[], bool]) -> _Errand:
         """Have a step done in the semaphore's loop, or here when that stands still."""
         errand = _Errand(step)
-        home = getattr(self._foreign, "_loop", None) or self._adapted_in
+        home = self._home()
         if home is None or home is errand.here or not home.is_running():
             errand.run()
             return errand
@@ -162,7 +191,7 @@ def adapt(semaphore: Any) -> Semaphore | Adapted:
         semaphore: A name, one of nbimg's, or one of `asyncio` or `threading`.
 
     Raises:
-        OptionError: When it is nothing of that.
+        OptionError: When it is nothing of that, or waiting for it would never end.
         UnknownNameError: When there is no semaphore of that name.
     """
     match semaphore:
@@ -171,7 +200,9 @@ def adapt(semaphore: Any) -> Semaphore | Adapted:
         case Semaphore() | Adapted():
             return semaphore
         case asyncio.Semaphore():
-            return _OfLoop(semaphore)
+            adapted = _OfLoop(semaphore)
+            adapted.check()
+            return adapted
         case threading.Semaphore():
             return _OfThreads(semaphore)
     raise OptionError(

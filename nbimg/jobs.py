@@ -8,10 +8,11 @@ when it is asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 from nbimg import loops
@@ -47,6 +48,7 @@ class Job:
         id: Its name in the journal.
         about: What it makes.
         begun_utc: Unix time at which it was started.
+        batches: The batches that it takes up; empty for one that is its own.
         events: The last thousand things that have happened, pictures on the way left out.
     """
 
@@ -54,6 +56,7 @@ class Job:
         self.id = job_id
         self.about = words.shorten(about, 80)
         self.begun_utc = time.time()
+        self.batches: set[str] = set()
         self.events: deque[Event] = deque(maxlen=EVENTS)
         self._fold = Fold()
         self._portal = portal
@@ -62,6 +65,7 @@ class Job:
         self._loop = portal.loop()
         self._stop = asyncio.Event()
         self._stopping = False
+        self._waiting: set[object] = set()  # who waits for it, or awaits it
         self._future = portal.submit(work, self._hear, self._stop)
 
     def _hear(self, event: Event) -> None:
@@ -89,8 +93,9 @@ class Job:
             return "stopped"
         if self._future.exception() is not None:
             return "failed"
-        cancelled = any(result.status is Status.CANCELLED for result in self._future.result())
-        return "stopped" if cancelled else "done"
+        ends = {result.status for result in self._future.result()}
+        lacking = Status.CANCELLED in ends or (self._stopping and ends - {Status.OK})
+        return "stopped" if lacking else "done"
 
     @property
     def results(self) -> ResultSet:
@@ -106,8 +111,8 @@ class Job:
 
     def cancel(self) -> None:
         """Stop it, here and at the provider; what has finished is kept."""
-        self._stopping = True
         if not self._future.done():
+            self._stopping = True
             self._loop.call_soon_threadsafe(self._stop.set)
 
     def wait(self, tick: Tick | None = None) -> ResultSet:
@@ -123,7 +128,8 @@ class Job:
         if not self._future.done():
             self._refuse()
         try:
-            loops.block(self._future, tick, home=self._home)
+            with self._waits():
+                loops.block(self._future, tick, home=self._home)
         except BaseException:
             self.cancel()
             loops.block(self._future, home=self._home, timeout_s=GRACE_S)
@@ -149,9 +155,10 @@ class Job:
         ended = self._ended()
         try:
             # looks up often: ipykernel hands Stop on when the loop next wakes, and not before
-            while not ended.done():
-                await asyncio.wait({ended}, timeout=loops.TICK_S)
-                tick()
+            with self._waits():
+                while not ended.done():
+                    await asyncio.wait({ended}, timeout=loops.TICK_S)
+                    tick()
         except BaseException:
             self.cancel()
             await asyncio.wait({ended}, timeout=GRACE_S)
@@ -165,10 +172,22 @@ class Job:
     async def _awaited(self) -> ResultSet:
         ended = self._ended()
         try:
-            return await asyncio.shield(ended)  # a wait that is given up must not tear the work
+            with self._waits():
+                return await asyncio.shield(ended)  # a wait that is given up must not tear the work
         except asyncio.CancelledError:
-            self.cancel()
+            if not self._waiting:  # nobody wants it any longer
+                self.cancel()
             raise
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        """Count among those who want the results; they are of any thread and loop."""
+        one = object()
+        self._waiting.add(one)
+        try:
+            yield
+        finally:
+            self._waiting.discard(one)
 
     def _ended(self) -> asyncio.Future[ResultSet]:
         """Return a future of the running loop; whoever gives it up need not hear how it ends."""

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import PIL.Image
 
-__all__ = ["ResultSet", "Usage"]
+__all__ = ["Rerun", "ResultSet", "Sent", "Usage"]
 
 #: What shows a set as a gallery stands above; it is named here as the backends are in their registry.
 _GALLERY = "nbimg.notebook.gallery"
-
-Rerun = Callable[[Sequence[Request]], "ResultSet"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbimg.call import CallOptions
@@ -21,7 +22,7 @@ from nbimg.events import Planned as PlannedEvent
 from nbimg.leftovers import Leftover, leftover
 from nbimg.making import Emit, refused
 from nbimg.plan import Planned
-from nbimg.results import Rerun, ResultSet
+from nbimg.results import Rerun, ResultSet, Sent
 from nbimg.semaphore import semaphores
 from nbimg.store.journal import Claimed
 from nbimg.types import Result
@@ -40,6 +41,7 @@ class Resuming:
         batch: The id of the batch; None: every one that has something that is paid for.
         remaining: Whether what was never sent is sent.
         rerun: Makes requests again, for `retry_failed`.
+        batches: The ids of what was taken up, as soon as it is known.
     """
 
     shop: Workshop
@@ -47,6 +49,7 @@ class Resuming:
     batch: str | None
     remaining: bool
     rerun: Rerun | None = None
+    batches: set[str] = field(default_factory=set)
 
     async def run(self, emit: Emit, stop: asyncio.Event) -> ResultSet:
         """Run it; what has finished when `stop` is set is kept.
@@ -61,6 +64,7 @@ class Resuming:
                 hint="%config NbImg.offline = False",
             )
         claimed = await self.place.journal.claim(self.batch, remaining=self.remaining)
+        self.batches.update(one.id for one in claimed)
         if self.batch is not None and not claimed:
             raise UnknownNameError(
                 "unfinished job",
@@ -85,14 +89,20 @@ class Resuming:
             for part, rest in zip(parts, rests, strict=True)
             for result in (_faulty(rest, part) if isinstance(part, BaseException) else part)
         ]
-        return self._shown(results, claimed[0].about if len(claimed) == 1 else {})
+        return self._shown(results, claimed)
 
     def _creates(self, claimed: Claimed) -> bool:
         """Whether what was never sent is sent; of a batch that was stopped, only when it is named."""
         return self.remaining and (claimed.state != "cancelled" or self.batch is not None)
 
-    def _shown(self, results: Sequence[Result], about: Mapping[str, Any]) -> ResultSet:
+    def _shown(self, results: Sequence[Result], claimed: Sequence[Claimed]) -> ResultSet:
         """The results as one set; a whole batch keeps the axes that it had."""
+        about: Mapping[str, Any] = claimed[0].about if len(claimed) == 1 else {}
+        starts = list(itertools.accumulate((len(one.tasks) for one in claimed), initial=0))
+        sent = [
+            Sent(one.id, range(start, start + len(one.tasks)))
+            for one, start in zip(claimed, starts, strict=False)
+        ]
         axes = about if len(results) == about.get("total") else {}
         return ResultSet(
             [replace(result, index=place) for place, result in enumerate(results)],
@@ -101,6 +111,7 @@ class Resuming:
             columns_labels=axes.get("columns_labels", ()),
             columns=self.shop.settings.get("columns", about.get("columns")),
             rerun=self.rerun,
+            sent=sent,
         )
 
     async def _taken_up(self, rest: Leftover, emit: Emit, stop: asyncio.Event) -> list[Result]:

@@ -72,8 +72,8 @@ def get_semaphore(name: str) -> Semaphore:
         raise UnknownNameError(
             "semaphore",
             name,
-            known=[*_known, *ACCOUNTS],
-            hint=f"nbimg.register_semaphore({name!r}, 4) makes one.",
+            hint=f"There are {', '.join(sorted({*_known, *ACCOUNTS}))}; "
+            f"nbimg.register_semaphore({name!r}, 4) makes one.",
         ) from None
 
 

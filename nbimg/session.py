@@ -119,6 +119,7 @@ class Session:
         resuming = Resuming(shop, shop.place(), batch_id, remaining, rerun)
         with given(credentials):  # what runs on the loop has the context of whoever began it
             job = self._job(_new_id(), resuming.run, f"resume {batch_id or ''}".strip())
+        job.batches = resuming.batches
         job.batches.update(filter(None, [batch_id]))
         return job
 

@@ -134,6 +134,11 @@ def requests_of(
                 hint="Give each task its own: model is a key.",
             )
         shared["model"] = models[0] if models else None
+    shared = {
+        name: _read(name, name, _unboxed(value), "")
+        for name, value in shared.items()
+        if value is not None
+    }
     return [
         _request(item, shared, images_follow, f"task {number}" if len(items) > 1 else "")
         for number, item in enumerate(items, 1)
@@ -255,6 +260,11 @@ def _unknown(key: str, typed: str, where: str) -> InputError:
     return UnknownNameError(
         "key", typed, known=NAMES, hint=f"It stands in {where}." if where else None
     )
+
+
+def _unboxed(value: Any) -> Any:
+    """Return a number of NumPy as one of Python; a NaN of Python's own is a mistake, not a gap."""
+    return value if type(value) is float else kinds.plain(value)
 
 
 def _read(name: str, typed: Any, value: Any, where: str) -> Any:

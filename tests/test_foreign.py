@@ -149,3 +149,27 @@ def test_a_storm_of_cancellations_leaves_all_permits_where_they_were(seed, engin
         return foreign._value, free
 
     assert asyncio.run(user()) == (2, [True, True, False])
+
+
+def test_one_that_is_held_in_a_loop_that_is_closed_is_refused_and_not_waited_for_in_vain(engine):
+    async def make():
+        foreign = asyncio.Semaphore(1)
+        await foreign.acquire()
+        return adapt(foreign)
+
+    adapted = asyncio.run(make())
+    with pytest.raises(OptionError, match=r"the event loop of the semaphore is closed"):
+        engine.submit(crowd, adapted, 1).result(timeout=2)
+
+
+def test_one_that_is_held_in_a_closed_loop_is_refused_where_it_is_given():
+    foreign = asyncio.Semaphore(1)
+
+    async def hold():
+        await foreign.acquire()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(foreign.acquire(), 0.01)  # from here on it knows its loop
+
+    asyncio.run(hold())
+    with pytest.raises(OptionError, match="is closed"):
+        adapt(foreign)

@@ -213,7 +213,11 @@ def usual(params, **fields):
             {"cfg": 10},
             ("model-y: guidance_scale became cfg.", "model-y: guidance_scale 30 became 10."),
         ),
-        ({"cfg": 2, "guidance_scale": 3}, {"cfg": 2}, ("model-y takes no guidance_scale: dropped.",)),
+        (
+            {"cfg": 2, "guidance_scale": 3},
+            {"cfg": 2},
+            ("model-y takes no guidance_scale: dropped.",),
+        ),
         ({"guidance": "much"}, {}, ("model-y has no guidance 'much': dropped.",)),
         ({"ratio": "16:9"}, {"aspect_ratio": "16:9"}, ("model-y: ratio became aspect_ratio.",)),
     ],

@@ -189,3 +189,29 @@ def test_what_a_provider_without_jobs_answers_after_stop_is_kept(monkeypatch):
         assert result.status is Status.OK
         assert result.images[0].path.is_file()
         assert len(openai.jobs) == 1
+
+
+def test_a_job_that_was_taken_up_again_is_found_by_its_id_as_it_is_now(server):
+    server.inject(Fault("html", path="/xezq/*", status=503, times=3))
+    first = nbimg.submit(["a cat"], model="flux-dev", fallback=())
+    assert first.wait()[0].status is Status.FAILED
+    (fetched,) = nbimg.resume(first.id)
+    assert fetched.status is Status.OK
+    again = nbimg.job(first.id)
+    assert again is not first
+    assert again.results[0].status is Status.OK
+    assert nbimg.job(server.jobs[0].id) is again
+
+
+def test_a_taking_up_that_was_refused_hides_no_job(server):
+    first = nbimg.submit(["a cat"], model="flux-dev")
+    first.wait()
+    refused = session.default()._job("x", _refuses, "")
+    refused.batches.add(first.id)
+    with pytest.raises(UnknownNameError):
+        refused.wait()
+    assert nbimg.job(first.id) is first
+
+
+async def _refuses(emit, stop):
+    raise UnknownNameError("unfinished job", "x")

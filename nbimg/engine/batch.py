@@ -169,6 +169,10 @@ class BatchRun:
             task.span = telemetry.begin(task.planned.request, task.planned.ref)
             self.emit(Started(task=task.planned.index))
 
+    def held_up(self, reason: str, until_utc: float | None) -> None:
+        """Say that the batch waits for permits that others hold; it ends when anything moves."""
+        self.emit(Waiting(reason=reason, until_utc=until_utc))
+
     def waiting(self, task: Task, stage: str) -> Callable[[int, float, BackendError], None]:
         """Return what tells that a stage of a task is tried again: attempt, seconds until then, why."""
         index = task.planned.index

@@ -182,6 +182,8 @@ class Chain:
         if sent.state == "done" and all(i.path and i.path.is_file() for i in sent.images):
             self.task.done(self.variant, sent.images)
             return True
+        if sent.state == "gone":
+            raise JobFailedError("its images are gone: the provider keeps them no longer.")
         if sent.state == "failed":
             raise JobFailedError("it failed in the kernel that sent it.", job_id=sent.job_id)
         if sent.state == "unknown":

@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from nbimg.config import Rate, Settings
@@ -24,14 +24,20 @@ from nbimg.errors import SettingError
 from nbimg.foreign import Adapted, adapt
 from nbimg.semaphore import Semaphore, account_semaphore, own_limit
 
-__all__ = ["Account", "Lane", "Limits"]
+__all__ = ["Account", "Lane", "Limits", "Tell"]
 
 #: A limit that was learned is tried again one higher after `limit` successes, after twice as many when
 #: that was wrong, and so on up to this factor: each try that is wrong costs a refused request.
 PATIENCE = 8
 
+#: A wait that is longer than that is told, in seconds.
+SOON_S = 0.5
+
 #: The shortest sleep, in seconds: a remainder that the clock cannot show would never end.
 SHORTEST_S = 1e-4
+
+#: Told what is waited for, and until when as Unix time where that is known.
+Tell = Callable[[str, float | None], None]
 
 NOTHING: contextlib.nullcontext[None] = contextlib.nullcontext()
 
@@ -54,7 +60,7 @@ class Account:
         self._learned: int | None = None
         self._row = 0  # successes since it was learned, or last raised
         self._patience = 1
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._windows: dict[str, Window] = {}
         self._answered = asyncio.Event()
         self._paused_until = 0.0
@@ -122,19 +128,39 @@ class Account:
         for stage, rate in rates.items():
             self._window(stage).rate = rate
 
-    async def turn(self, stage: str, passage: Passage | None = None) -> Mark:
+    async def turn(
+        self, stage: str, passage: Passage | None = None, tell: Tell | None = None
+    ) -> Mark:
         """Wait for a request of that stage to fit: through the gate, no pause, room in the window."""
         window = self._window(stage)
-        while True:
-            if passage is not None:
-                await passage.enter()
-            async with self._turns.setdefault(stage, asyncio.Lock()):  # first come, first served
-                await self._rest(window, passage)
-                if passage is None or passage.free:  # the gate may have narrowed meanwhile
-                    return window.take()
+        free = passage is None or passage.free
+        if free and not self._turns[stage].locked() and self._rest_s(window, passage) <= 0:
+            return window.take()
+        with _told(tell, lambda: self._why(window, passage)):
+            while True:
+                if passage is not None:
+                    await passage.enter()
+                async with self._turns[stage]:  # first come, first served
+                    await self._rest(window, passage)
+                    if passage is None or passage.free:  # the gate may have narrowed meanwhile
+                        return window.take()
+
+    def _rest_s(self, window: Window, passage: Passage | None) -> float:
+        return max(self._ready_at(passage) - time.monotonic(), window.rest_s())
+
+    def _why(self, window: Window, passage: Passage | None) -> tuple[str, float | None]:
+        """Say what a request waits for, and until when; others that wait before it come on top."""
+        name, rest_s = self.semaphore.name, self._rest_s(window, passage)
+        until_utc = time.time() + rest_s if 0 < rest_s < math.inf else None
+        if self._paused_until > time.monotonic():
+            return f"{name} asked to slow down", until_utc
+        if window.rate is not None and window.rest_s() > 0:
+            rate = window.rate
+            return f"{name} takes {rate.count} requests in {rate.seconds:g} s", until_utc
+        return f"{name} takes one request at a time now", until_utc
 
     async def _rest(self, window: Window, passage: Passage | None) -> None:
-        while (rest := max(self._ready_at(passage) - time.monotonic(), window.rest_s())) > 0:
+        while (rest := self._rest_s(window, passage)) > 0:
             if rest == math.inf:
                 self._answered.clear()
                 await self._answered.wait()
@@ -192,39 +218,61 @@ class Lane:
         self._account, self._ceiling = account, ceiling
         self._asks = ceiling > account.base
         self._own = account.own(limit)
+        self._held = 0
         # the account's own is held anyway: twice would be to wait for oneself
         self._also = also if also is not account.semaphore else None
 
     @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
-        """Hold one of the account's permits, and one of each other semaphore."""
+    async def permit(self, tell: Tell | None = None) -> AsyncIterator[None]:
+        """Hold one of the account's permits, and one of each other semaphore.
+
+        Args:
+            tell: Told once, when none is free for long and this lane holds none itself: that its own
+                calls wait for each other is what a limit is for.
+        """
         account = self._account
-        async with self._own:
-            if self._asks:
-                account.ask(self._ceiling)
-            try:
-                async with self._also or NOTHING, account.semaphore:
-                    yield
-            finally:
+        async with AsyncExitStack() as held:
+            with _told(tell if not self._held else None, self._why):
+                await held.enter_async_context(self._own)
                 if self._asks:
-                    account.unask(self._ceiling)
+                    account.ask(self._ceiling)
+                    held.callback(account.unask, self._ceiling)
+                await held.enter_async_context(self._also or NOTHING)
+                await held.enter_async_context(account.semaphore)
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held -= 1
+
+    def _why(self) -> tuple[str, None] | None:
+        if self._held:
+            return None
+        full = [s for s in (self._also, self._account.semaphore) if isinstance(s, Semaphore)]
+        name = next((s.name for s in full if s.held >= s.limit), None)
+        if name is None and self._also is not None:
+            return "a permit of the semaphore that was given is not free", None
+        return f"other calls hold the permits of {name or self._account.semaphore.name}", None
 
     def passage(self) -> Passage:
         """Return the way of one create, with all its tries, through the account's gate."""
         return self._account.passage()
 
-    async def turn(self, stage: str, passage: Passage | None = None) -> Mark:
+    async def turn(
+        self, stage: str, passage: Passage | None = None, tell: Tell | None = None
+    ) -> Mark:
         """Wait for a request of that stage (`create`, `read`) to fit, and write it down as sent.
 
         Args:
             stage: Which window it counts in.
             passage: That of a create.
+            tell: Told once, when it has to wait for long.
 
         Returns:
             To be called when the request was answered, has failed or is given up, in every case: it
             counts as under way until then.
         """
-        return await self._account.turn(stage, passage)
+        return await self._account.turn(stage, passage, tell)
 
     def pause(self, seconds: float) -> None:
         """Hold back the whole account: a 429 concerns every task of it."""
@@ -248,6 +296,24 @@ class Lane:
         """
         limit = self._also.limit if isinstance(self._also, Semaphore) else self.limit
         return self._account.forecast(calls, min(limit, self.limit), each_s, noun)
+
+
+@contextlib.contextmanager
+def _told(tell: Tell | None, why: Callable[[], tuple[str, float | None] | None]) -> Iterator[None]:
+    """Tell once why it takes long, if what is done inside does; `why` gives None where nobody need know."""
+    if tell is None:
+        yield
+        return
+
+    def late() -> None:
+        if (said := why()) is not None:
+            tell(*said)
+
+    timer = asyncio.get_running_loop().call_later(SOON_S, late)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Limits:

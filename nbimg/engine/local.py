@@ -83,7 +83,7 @@ async def _generated(
             event = replace(event, variant=variant)
         run.emit(replace(event, task=task.planned.index))
 
-    async with run.lane(backend).permit():
+    async with run.lane(backend).permit(run.held_up):
         for task, _, _ in members:
             run.start(task)
         limit_s, loop = run.batch.timeout_s, asyncio.get_running_loop()

@@ -31,7 +31,7 @@ from nbimg.errors import (
     StoreError,
     UnreachableError,
 )
-from nbimg.events import Event, Step, Submitted
+from nbimg.events import Event, Step, Submitted, Waiting
 from nbimg.keys import redact
 from nbimg.store.journal import SentCall
 from nbimg.types import ImageRecord
@@ -86,6 +86,11 @@ class Order:
         self._began = 0.0  # when the create was sent
         self.in_flight = False
         self._sending: asyncio.Future[Prediction] | None = None
+
+    @property
+    def flight(self) -> asyncio.Future[Prediction] | None:
+        """The create that Stop or a time-out has left on its way; None: there is none."""
+        return self._sending if self.in_flight else None
 
     async def intend(self) -> None:
         """The intent is in the journal before the create is sent."""
@@ -177,7 +182,7 @@ class Order:
             self._again = await self._found(self._lost)
             if self._again is not None:
                 return lambda: None
-        return await self._lane.turn("create", passage)
+        return await self._lane.turn("create", passage, self._tell)
 
     async def _sent(self, passage: Passage) -> Prediction:
         # shielded: a create that Stop tears in two would be paid for, and nobody would know its id
@@ -275,7 +280,11 @@ class Order:
         return prediction
 
     async def _read_turn(self) -> Callable[[], None]:
-        return await self._lane.turn("read")
+        return await self._lane.turn("read", tell=self._tell)
+
+    def _tell(self, reason: str, until_utc: float | None) -> None:
+        """Say what is waited for, when that takes long."""
+        self.run.emit(Waiting(task=self.task.planned.index, reason=reason, until_utc=until_utc))
 
     async def tried(
         self,
@@ -340,7 +349,7 @@ class Order:
         )
 
     async def settle(self, state: str, images: Sequence[ImageRecord] = ()) -> None:
-        """Write down how it ended: `done`, `failed`, `cancelled`, `unknown` or `absent`."""
+        """Write down how it ended: `done`, `failed`, `gone`, `cancelled`, `unknown` or `absent`."""
         self.owed = False
         if self.number:
             await self.run.noted(self._journal.settled(self.number, state, images))

@@ -13,7 +13,7 @@ import logging
 import mimetypes
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -117,7 +117,9 @@ class RemoteCall:
         try:
             async with asyncio.timeout(None) as bound, AsyncExitStack() as held:
                 self._bind(bound)
-                await held.enter_async_context(self.run.lane(self.backend).permit())
+                permit = self.run.lane(self.backend).permit(self.run.held_up)
+                await permit.__aenter__()
+                held.push_async_callback(self._give_back, permit)
                 admit()
                 self.run.start(self.task)
                 self._bind(bound)
@@ -144,11 +146,30 @@ class RemoteCall:
                 backend=self.backend.name,
             ) from None
 
+    async def _give_back(self, permit: AbstractAsyncContextManager[None]) -> None:
+        """Give the permit back; a create that was left on its way keeps it until it is over."""
+        flight = None if self.order is None else self.order.flight
+        if flight is None or flight.done():
+            await permit.__aexit__(None, None, None)
+            return
+
+        async def when_over() -> None:
+            await asyncio.wait({flight})
+            await permit.__aexit__(None, None, None)
+
+        waiting = asyncio.create_task(when_over())
+        self.run.shared.kept.add(waiting)
+        waiting.add_done_callback(self.run.shared.kept.discard)
+
     def _bind(self, bound: asyncio.Timeout) -> None:
         """Bound what follows by what is left of the task's time, which begins with its first permit."""
         limit_s = self.run.batch.timeout_s
-        if limit_s is not None and self.task.started:
-            bound.reschedule(asyncio.get_running_loop().time() + self.task.left_s(limit_s))
+        if limit_s is None or not self.task.started:
+            return
+        left_s = self.task.left_s(limit_s)
+        if left_s <= 0:  # before anything is sent
+            raise TimeoutError
+        bound.reschedule(asyncio.get_running_loop().time() + left_s)
 
     def _order(self) -> Order:
         self.order = Order(self.run, self.task, self.variant, self.call, self.backend, self._keep)
@@ -202,7 +223,7 @@ class RemoteCall:
                 self.task.done(self.variant, images)
             if all(getattr(error, "http_status", None) in _GONE for error in failures):
                 self.final = True  # paid for and gone: there is nothing left to fetch
-                await order.settle("failed")
+                await order.settle("gone")
             raise failures[0]
         return images
 

@@ -21,8 +21,8 @@ _TASKS = """
 SELECT
     EXISTS (SELECT 1 FROM call WHERE task = t.id AND state IN ('submitted', 'intended')),
     EXISTS (SELECT 1 FROM call WHERE task = t.id AND state = 'unknown'),
-    (SELECT max(seed - variant, 0) FROM call
-        WHERE task = t.id AND seed IS NOT NULL ORDER BY number LIMIT 1)
+    (SELECT seed - variant FROM call
+        WHERE task = t.id AND seed >= variant ORDER BY number LIMIT 1)
 FROM task t WHERE id >= ? AND id < ? ORDER BY id"""
 
 

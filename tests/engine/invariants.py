@@ -174,6 +174,9 @@ def _fate(job, state, row, world):
         and (len(job.fetched) == job.outputs or (asked is not None and asked.url_only))
     ):
         yield f"{text}; fetched {job.fetched}"
+    gone = world.server.faults.get(job.key, Counter())["fetch_gone"]  # nothing is left to fetch
+    if row.state == "gone" and not gone:
+        yield text
     if row.state == "failed" and not (state is State.FAILED or job.fate == "empty"):
         yield text
     if row.state == "cancelled" and state not in (State.CANCELLED, State.FAILED):
@@ -266,5 +269,7 @@ def _probe(world):
     learned = schedule.most is not None or not schedule.says  # that fewer are better
     if (most := at_once(spans)) != limit and not learned:
         yield f"a batch after it has {most} permits of {limit}"
-    if world.server.most_creates < 2 <= limit - 2 and not learned:
+    # one that was told to slow down again after a success keeps its distance for a while
+    apart = schedule.chances.busy > 0
+    if world.server.most_creates < 2 <= limit - 2 and not (learned or apart):
         yield f"a batch after it, with {limit} permits, sends its creates one at a time"

@@ -452,3 +452,95 @@ def test_the_server_is_never_asked_faster_than_it_allows(server, monkeypatch):
     assert all(result.status is Status.OK for result in results)
     assert results.usage.rate_limited == 0
     assert server.count("POST", "*/predictions") == 25
+
+
+# ------------------------------------------------------------------ what is told of a wait
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    monkeypatch.setattr("nbimg.engine.limits.SOON_S", 0.05)
+
+
+def test_a_wait_for_a_pause_the_window_or_the_gate_is_told_once_with_its_end(soon):
+    async def go():
+        told = []
+        lane = limits(REPLICATE_RATE="1/0.3s").lane("replicate", 8, RATES)
+        (await lane.turn("create", tell=lambda *said: told.append(said)))()
+        assert told == []
+        (await lane.turn("create", tell=lambda *said: told.append(said)))()
+        ((reason, until_utc),) = told
+        assert reason == "replicate takes 1 requests in 0.3 s"
+        assert until_utc == pytest.approx(time.time(), abs=0.1)
+        told.clear()
+        lane.pause(0.2)
+        await lane.turn("read", tell=lambda *said: told.append(said))
+        ((reason, until_utc),) = told
+        assert reason == "replicate asked to slow down"
+        assert until_utc == pytest.approx(time.time(), abs=0.1)
+
+    asyncio.run(go())
+
+
+def test_a_wait_behind_the_one_that_may_go_through_the_gate_is_told(soon):
+    async def go():
+        told, over = [], asyncio.Event()
+        lane = limits().lane("replicate", 8, RATES)
+        lane.pause(0.0)
+
+        async def create(tell=None):
+            with lane.passage() as passage:
+                await lane.turn("create", passage, tell)
+                await over.wait()
+
+        first = asyncio.create_task(create())
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(create(lambda *said: told.append(said)))
+        await asyncio.sleep(0.15)
+        assert told == [("replicate takes one request at a time now", None)]
+        over.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(go())
+
+
+def test_a_wait_for_permits_that_others_hold_is_told_and_one_for_its_own_is_not(soon):
+    async def go():
+        told = []
+        own = limits()
+        one, other = (own.lane("replicate", 1, RATES) for _ in range(2))
+        gpu = nbimg.register_semaphore("gpu", 1)
+        also = own.lane("openai", 4, RATES, semaphore="gpu")
+
+        async def hold(lane):
+            async with lane.permit(lambda *said: told.append(said)):
+                await asyncio.sleep(0.12)
+
+        await asyncio.gather(hold(one), hold(one))
+        assert told == []
+        await asyncio.gather(hold(one), hold(other))
+        assert told == [("other calls hold the permits of replicate", None)]
+        told.clear()
+        async with gpu:
+            waiting = asyncio.create_task(hold(also))
+            await asyncio.sleep(0.1)
+        await waiting
+        assert told == [("other calls hold the permits of gpu", None)]
+
+    asyncio.run(go())
+
+
+def test_a_short_wait_and_one_that_is_given_up_are_not_told():
+    async def go():
+        told = []
+        lane = limits().lane("replicate", 1, RATES)
+        lane.pause(0.1)
+        await lane.turn("read", tell=lambda *said: told.append(said))
+        lane.pause(30)
+        waiting = asyncio.create_task(lane.turn("read", tell=lambda *said: told.append(said)))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.sleep(0.6)
+        assert told == []
+
+    asyncio.run(go())
