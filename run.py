@@ -58,6 +58,8 @@ def test(words: list[str]) -> None:
         run("-m", "ruff", "check", ".")
         run("-m", "ruff", "format", "--check", ".")
         run("-m", "mypy")
+    if shutil.which("npm") is not None:
+        run("tests/browser/tools.py")
     if shutil.which("chromium") is None:
         print("Chromium is not installed: the browser tests are listed as not run.", flush=True)
     run("-m", "pytest", *words)

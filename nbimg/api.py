@@ -287,7 +287,7 @@ def _edits(image: Any, prompt: Any, mode: Mode, options: Mapping[str, Any]) -> l
         raise ImageInputError("there is no image to edit.")
     paired = inputs.pair(requests, images, combine=mode == "combine")
     seeds = options.get("seed")
-    return spread_seeds(paired, seeds) if _several_seeds(seeds) else paired
+    return spread_seeds(paired, seeds) if seeds is not None and _several_seeds(seeds) else paired
 
 
 def _submitted(

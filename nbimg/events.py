@@ -82,10 +82,11 @@ class Retrying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Event):
-    """Denoising step `done` of `total`."""
+    """Denoising step `done` of `total`, of one image of the task."""
 
     done: int
     total: int
+    variant: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from nbimg.types import Capabilities, Field, ModelRef, Result, Status
 __all__ = ["Leftover", "leftover"]
 
 #: A call in one of these states is taken up, the first that there is.
-_TAKEN = ("done", "submitted", "intended", "unknown")
+_TAKEN = ("done", "submitted", "intended", "gone", "unknown")
 #: A call in one of these states holds something that may be paid for and was not fetched.
 _OWED = ("submitted", "intended")
 UNSENT = "Never sent: %imgresume --remaining sends it."

@@ -177,7 +177,9 @@ def _steadied(fit: Fit) -> bool:
             )
             return False
         if name not in fit.request.params:
-            fit.notices.append(f"{fit.ref}: {name} is {_said(value)}, so that the seed takes effect.")
+            fit.notices.append(
+                f"{fit.ref}: {name} is {_said(value)}, so that the seed takes effect."
+            )
     return True
 
 

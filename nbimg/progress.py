@@ -9,6 +9,7 @@ fifty thousand that nobody watches must stay small.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import threading
 from collections import Counter
@@ -63,17 +64,22 @@ class _Course:
 
     latest: Event
     step: Step | None = None
+    steps: dict[int, tuple[Step, Step | None]] = field(default_factory=dict)  # variant: last, first
+    previews: dict[int, Preview] = field(default_factory=dict)
     wait: Waiting | None = None
     saved: dict[ImageRecord, float] = field(default_factory=dict)
     tries: set[tuple[str, int]] = field(default_factory=set)
 
     def copy(self) -> _Course:
-        return replace(self, saved=dict(self.saved), tries=set(self.tries))
+        return replace(self, steps=dict(self.steps), saved=dict(self.saved), tries=set(self.tries))
 
     def add(self, event: Event) -> None:
         self.latest = _later(event, self.latest)
         if isinstance(event, Step):
-            self.step = _later(event, self.step)
+            self._add_step(event)
+        elif isinstance(event, Preview):
+            known = self.previews.get(event.variant, event)
+            self.previews[event.variant] = max(known, event, key=lambda one: (one.at_utc, one.data))
         elif isinstance(event, Waiting):
             self.wait = _later(event, self.wait)
         elif isinstance(event, Saved):
@@ -81,14 +87,30 @@ class _Course:
         elif isinstance(event, Retrying):
             self.tries.add((event.stage, event.attempt))
 
+    def _add_step(self, event: Step) -> None:
+        self.step = _later(event, self.step)
+        last, first = self.steps.get(event.variant, (None, None))
+        if event.done > 0 and (first is None or _moment(event) < _moment(first)):
+            first = event
+        self.steps[event.variant] = _later(event, last), first
+
     def begun(self) -> float:
-        """Return what it amounts to, in images: those saved, and its steps since."""
-        step = self.step
-        if step is None or step.total <= 0:
-            return float(len(self.saved))
-        if step.at_utc <= max(self.saved.values(), default=-math.inf):
-            return float(len(self.saved))
-        return len(self.saved) + min(1.0, step.done / step.total)
+        """Return what it amounts to, in images: those saved, and the steps since of those that are not."""
+        return len(self.saved) + math.fsum(_share(last) for last, _ in self._going())
+
+    def moved(self) -> tuple[float, float]:
+        """Return what the steps after the first amount to, in images, and when the first had ended.
+
+        The first step of an image warms up, and says little of the others.
+        """
+        known = [(last, first) for last, first in self._going() if first is not None]
+        images = math.fsum(max(0.0, _share(last) - _share(first)) for last, first in known)
+        return images, min((first.at_utc for _, first in known), default=math.inf)
+
+    def _going(self) -> list[tuple[Step, Step | None]]:
+        """The last and the first step of each image that is not there."""
+        there_utc = max(self.saved.values(), default=-math.inf)
+        return [pair for pair in self.steps.values() if pair[0].at_utc > there_utc]
 
 
 @dataclass
@@ -119,6 +141,7 @@ class Fold:
     _batch_hold: Waiting | None = None
     _first_utc: float | None = None
     _started_utc: float | None = None
+    _stepped_utc: float | None = None
     _moved_utc: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -157,6 +180,8 @@ class Fold:
             self._moved_utc = max(self._moved_utc, event.at_utc)
             if not isinstance(event, Saved):
                 self._started_utc = _earlier(event.at_utc, self._started_utc)
+            if isinstance(event, Step):
+                self._stepped_utc = _earlier(event.at_utc, self._stepped_utc)
         if event.task is None:
             return
         course = self._open.get(event.task)
@@ -282,6 +307,15 @@ class Fold:
         told = [course for course in self._open.values() if isinstance(course.latest, _RUNNING)]
         return told[0].step if len(told) == 1 else None
 
+    def previews(self, most: int) -> list[bytes]:
+        """Return what the first pictures of running tasks look like so far, as small image files."""
+        shown = (
+            course.previews[variant].data
+            for _, course in sorted(self._open.items())
+            for variant in sorted(course.previews)
+        )
+        return list(itertools.islice(shown, most))
+
     def hold(self, now_utc: float) -> Hold | None:
         """Return what is waited for now, the longest wait first."""
         holds = [
@@ -306,6 +340,8 @@ class Fold:
         begin = self._started_utc if self._started_utc is not None else self._first_utc
         if not times or begin is None:
             return None
+        if self._stepped_utc is not None and self._stepped_utc < times[0]:
+            begin = self._stepped_utc  # what was loaded before is loaded
         made = self._made + self._saved_early()
         if made > RECENT_IMAGES:
             recent = sum(time > times[0] for time in times)
@@ -321,12 +357,19 @@ class Fold:
         rest = max(self._images_left() - begun, 0.0)
         if rate is not None:
             left = rest / rate
-        elif self._started_utc is not None and begun >= KNOWN_FRACTION:
-            left = (now_utc - self._started_utc) / begun * rest
+        elif (pace := self._pace(now_utc)) is not None:
+            left = rest / pace
         else:
             return None
         hold = self.hold(now_utc)
         return max(left, (hold.until_utc or 0.0) - now_utc if hold else 0.0, 0.0)
+
+    def _pace(self, now_utc: float) -> float | None:
+        """Return images per second by the steps of the first ones; loading and warming up are over."""
+        moves = [course.moved() for course in self._open.values()]
+        images = math.fsum(moved for moved, _ in moves)
+        begin = min((begin for moved, begin in moves if moved > 0), default=math.inf)
+        return images / (now_utc - begin) if images >= KNOWN_FRACTION and now_utc > begin else None
 
     def share(self) -> float:
         """Return how much is done, 0 to 1, steps of running tasks included."""
@@ -365,6 +408,14 @@ def _hold(task: int, course: _Course, now_utc: float) -> Hold:
     if wish is not None and (wish.until_utc or 0.0) > now_utc:
         return Hold(wish.reason, wish.until_utc)
     return Hold(event.reason, event.at_utc + event.in_s, retried=task)
+
+
+def _share(step: Step) -> float:
+    return min(1.0, step.done / step.total) if step.total > 0 else 0.0
+
+
+def _moment(step: Step) -> tuple[float, int, int]:
+    return step.at_utc, step.done, step.total
 
 
 def _earlier(time_utc: float, known_utc: float | None) -> float:

@@ -23,16 +23,16 @@ from nbimg.backends.base import Call, Context, LocalBackend
 from nbimg.errors import OfflineError, SetupError, UnknownNameError
 from nbimg.events import Event, Notice
 from nbimg.local import batch, download, manifest, shelf
-from nbimg.local.adapters import FIELDS
 from nbimg.local.batch import Bench, Made
-from nbimg.local.device import best_device, installed, needed
-from nbimg.local.families import Task, family_of, guidance_argument, tasks_of
+from nbimg.local.capabilities import read_capabilities
+from nbimg.local.device import best_device
+from nbimg.local.families import Task
 from nbimg.local.manifest import Manifest
 from nbimg.local.memory import Sizes, forget
 from nbimg.local.pipelines import Pipelines, Row, readable_size
 from nbimg.local.previews import Previews
 from nbimg.local.speed import tuned
-from nbimg.types import Capabilities, EncodedImage, Field, Size
+from nbimg.types import Capabilities, EncodedImage
 
 __all__ = ["DemoBackend", "DiffusersBackend", "demo_folder", "loaded", "unload"]
 
@@ -42,10 +42,6 @@ _pipelines = Pipelines()
 _sizes = Sizes()
 _workers: dict[str, ThreadPoolExecutor] = {}
 _starting = threading.Lock()
-
-_STEPS = Field("num_inference_steps", "integer", minimum=1, maximum=200)
-_SEED = Field("seed", "integer", minimum=0, maximum=2**32 - 1)
-_STRENGTH = Field("strength", "number", minimum=0, maximum=1)
 
 Tell = Callable[[str], None]
 
@@ -153,7 +149,7 @@ class DiffusersBackend(LocalBackend):
     async def capabilities(self, model: str) -> Capabilities:
         """Return what the pipeline's class and the folder's own file say."""
         card = await asyncio.to_thread(self.manifest, model)
-        return await asyncio.to_thread(_capabilities, card)
+        return await asyncio.to_thread(read_capabilities, card)
 
     def share_key(self, call: Call) -> Hashable:
         """Calls share a call of the pipeline when only prompts, images, size and seed differ."""
@@ -279,28 +275,6 @@ def demo_folder() -> Path:
 
 #: Arguments that calls may differ in and still share a call of the pipeline.
 _APART = ("seed", "negative_prompt", "width", "height")
-#: Arguments of a pipeline's call that nbimg itself sets.
-_OURS = frozenset(
-    [
-        "self",
-        "prompt",
-        "image",
-        "mask_image",
-        "generator",
-        "latents",
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "num_images_per_prompt",
-        "output_type",
-        "return_dict",
-        "callback_on_step_end",
-        "callback_on_step_end_tensor_inputs",
-        "max_area",
-        "_auto_resize",
-        "kwargs",
-        "args",
-    ]
-)
 
 
 def _task(call: Call) -> Task:
@@ -310,68 +284,3 @@ def _task(call: Call) -> Task:
     if len(call.images) > 1:
         return "combine"
     return "edit" if call.images else "generate"
-
-
-def _capabilities(card: Manifest) -> Capabilities:
-    """What the classes that share the model's components take, together."""
-    taken = _parameters(card)
-    tasks = tasks_of(card.pipeline, taken) | {str(name) for name in card.tasks}
-    if card.tasks:
-        tasks &= set(card.tasks)
-    family = family_of(card.pipeline)
-    options = {"seed": _SEED}
-    if "num_inference_steps" in taken:
-        options["steps"] = _STEPS
-    guidance = guidance_argument(card.pipeline, taken, distilled=card.distilled)
-    if guidance is not None:
-        options["guidance"] = Field(guidance, "number", minimum=0, maximum=30)
-    if "negative_prompt" in taken:
-        options["negative"] = Field("negative_prompt")
-    makes = "generate" in tasks
-    edits = bool(tasks & {"edit", "combine", "inpaint"})
-    if edits:
-        several = "combine" in tasks
-        kind = "files" if several else "file"
-        options["image"] = Field(family.image, kind, required=not makes)
-    if edits and "strength" in taken:
-        options["strength"] = _STRENGTH
-    if "inpaint" in tasks:
-        options["mask"] = Field("mask_image", "file")
-    if card.size_px is None and ({"width", "height"} <= taken or edits):
-        for side in ("width", "height"):
-            options[side] = Field(side, "integer", minimum=64, maximum=8192, multiple=16)
-    options["scheduler"] = Field("scheduler")
-    options["lora"] = Field("lora", "array")
-    known = {field.name for field in options.values()} | _OURS
-    return Capabilities(
-        options=options,
-        extra={
-            "accelerator": FIELDS["accelerator"],
-            **{name: Field(name, "any") for name in sorted(taken - known)},
-        },
-        default_size=Size(*card.size_px) if card.size_px else None,
-        composes="combine" in tasks,
-        makes=makes,
-        price_usd=0.0,
-        vocabulary=card.vocabulary,
-        about_vocabulary=card.about_vocabulary,
-    )
-
-
-def _parameters(card: Manifest) -> frozenset[str]:
-    """Names that the calls of the classes take; the model that ships needs no import for it."""
-    installed()
-    if card.tasks and card.slice_conv_in:
-        needed_if_run = {"num_inference_steps", "guidance_scale", "negative_prompt", "image"}
-        return frozenset(needed_if_run | {"image_guidance_scale"})
-    import inspect
-
-    from nbimg.local.families import class_for
-
-    _, diffusers = needed()
-    every: tuple[Task, ...] = ("generate", "edit", "combine", "inpaint")
-    names = {card.pipeline, *(class_for(card.pipeline, task) for task in every)}
-    kinds = [kind for name in names if name and (kind := getattr(diffusers, name, None))]
-    return frozenset(
-        parameter for kind in kinds for parameter in inspect.signature(kind.__call__).parameters
-    )

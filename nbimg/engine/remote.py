@@ -13,7 +13,7 @@ import logging
 import mimetypes
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -117,9 +117,8 @@ class RemoteCall:
         try:
             async with asyncio.timeout(None) as bound, AsyncExitStack() as held:
                 self._bind(bound)
-                permit = self.run.lane(self.backend).permit(self.run.held_up)
-                await permit.__aenter__()
-                held.push_async_callback(self._give_back, permit)
+                lane = self.run.lane(self.backend)
+                await held.enter_async_context(lane.permit(self.run.held_up))
                 admit()
                 self.run.start(self.task)
                 self._bind(bound)
@@ -145,21 +144,6 @@ class RemoteCall:
                 hint="%imgresume fetches what is made all the same." if self.order else None,
                 backend=self.backend.name,
             ) from None
-
-    async def _give_back(self, permit: AbstractAsyncContextManager[None]) -> None:
-        """Give the permit back; a create that was left on its way keeps it until it is over."""
-        flight = None if self.order is None else self.order.flight
-        if flight is None or flight.done():
-            await permit.__aexit__(None, None, None)
-            return
-
-        async def when_over() -> None:
-            await asyncio.wait({flight})
-            await permit.__aexit__(None, None, None)
-
-        waiting = asyncio.create_task(when_over())
-        self.run.shared.kept.add(waiting)
-        waiting.add_done_callback(self.run.shared.kept.discard)
 
     def _bind(self, bound: asyncio.Timeout) -> None:
         """Bound what follows by what is left of the task's time, which begins with its first permit."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nbimg.errors import SetupError, UnknownNameError
+from nbimg.local import shelf
 
 __all__ = ["Manifest", "find_folder", "read"]
 
@@ -31,37 +32,46 @@ class Manifest:
     Attributes:
         folder: Where it is.
         pipeline: Name of its diffusers class.
+        name: What the user calls it.
         tasks: Task (`generate`, `edit`) → default arguments of its call; empty: nothing is known.
         size_px: Width and height it was trained for; None: any.
         slice_conv_in: Whether one network edits and makes: making uses the first half of the
             channels that go in (see `pipelines`).
         vocabulary: The words it knows, in lower case; empty: any.
         about_vocabulary: What it can draw, in one line.
+        distilled: Whether its network was trained to be told the guidance.
     """
 
     folder: Path
     pipeline: str
+    name: str = ""
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     size_px: tuple[int, int] | None = None
     slice_conv_in: bool = False
     vocabulary: frozenset[str] = frozenset()
     about_vocabulary: str = ""
+    distilled: bool = False
 
 
 def find_folder(model: str) -> Path:
     """Return the folder of a model that is on this machine already.
 
     Args:
-        model: A folder.
+        model: A folder, or the id of a model of the hub that was fetched before.
 
     Raises:
-        UnknownNameError: When there is no such folder.
+        UnknownNameError: When there is none.
         SetupError: When it holds no diffusers pipeline.
     """
     folder = Path(model).expanduser()
+    if not folder.is_dir() and shelf.is_hub_id(model) and (found := shelf.snapshot(model)):
+        return found
     if not folder.is_dir():
         raise UnknownNameError(
-            "local model", model, hint="Give a folder with a model_index.json, local:FOLDER."
+            "local model",
+            model,
+            hint="Give a folder with a model_index.json, local:FOLDER, or a model of the hub, "
+            "local:OWNER/NAME.",
         )
     if not (folder / "model_index.json").is_file():
         raise SetupError(
@@ -70,8 +80,12 @@ def find_folder(model: str) -> Path:
     return folder
 
 
-def read(folder: Path) -> Manifest:
+def read(folder: Path, name: str | None = None) -> Manifest:
     """Read `model_index.json` and, when it is there, `nbimg.json`.
+
+    Args:
+        folder: Of the pipeline.
+        name: What the user calls it; None: the folder.
 
     Raises:
         SetupError: When a file is not JSON.
@@ -84,6 +98,7 @@ def read(folder: Path) -> Manifest:
     return Manifest(
         folder=folder,
         pipeline=str(index.get("_class_name", "")),
+        name=name or str(folder),
         tasks={
             name: {_ARGUMENTS[key]: value for key, value in card.items() if key in _ARGUMENTS}
             for name, card in tasks.items()
@@ -92,7 +107,13 @@ def read(folder: Path) -> Manifest:
         slice_conv_in=any(card.get("slice_conv_in") for card in tasks.values()),
         vocabulary=frozenset(own.get("known_words", ())),
         about_vocabulary=_about(groups) if groups else "",
+        distilled=_distilled(folder),
     )
+
+
+def _distilled(folder: Path) -> bool:
+    config = folder / "transformer" / "config.json"
+    return bool(_json(config).get("guidance_embeds")) if config.is_file() else False
 
 
 def _about(groups: Mapping[str, list[str]]) -> str:

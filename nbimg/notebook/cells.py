@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nbimg import catalog, inputs
 from nbimg import cell as cells
+from nbimg import inputs
 from nbimg.cell import CellSpec
 from nbimg.display.dryrun import render_plan
 from nbimg.errors import InputError
 from nbimg.expand import Expansion, expand
 from nbimg.jobs import Job
-from nbimg.keys import PROVIDER_KEYS
 from nbimg.notebook import place
 from nbimg.notebook.live import Live
 from nbimg.notebook.run import Run, StoppedError, answering, interruptible
@@ -28,7 +27,7 @@ from nbimg.tasks import requests_of
 from nbimg.types import Request
 from nbimg.usage import render_help
 
-__all__ = ["StoppedError", "attend", "render_models", "run"]
+__all__ = ["StoppedError", "attend", "run"]
 
 
 def run(
@@ -82,8 +81,13 @@ def _begin(
     background = bool(call.get("background"))
     live = Live(quiet=show != "live" or background, alone=body is not None)
     live.expect(requests)
+    try:
+        job = session.submit(requests, options)
+    except BaseException:  # refused, or stopped: nothing is to come
+        live.finish(None)
+        raise
     begun = Run(
-        session.submit(requests, options),
+        job,
         live,
         shell,
         var=call.get("var"),
@@ -148,20 +152,3 @@ def _with_images(request: Request, names: Mapping[str, Any]) -> Request:
             raise InputError(f"--mask {request.mask} holds {len(masks)} images, not one.")
         mask = masks[0]
     return request.but(image=tuple(inputs.expand_paths(request.image, names)), mask=mask)
-
-
-def render_models(pattern: str, session: Session) -> str:
-    """Return a line a model of the catalogue: its name, whether its key is there, what it takes.
-
-    Args:
-        pattern: Part of a name or description, in any case; empty: all.
-        session: Where the keys are.
-    """
-    rows = []
-    for alias, entry in catalog.entries().items():
-        if pattern.lower() in f"{alias} {entry.ref.full} {entry.about}".lower():
-            provider = entry.ref.provider
-            needs = provider in PROVIDER_KEYS and session.keys.find(provider) is None
-            what = " ".join(["makes"] * entry.makes + ["edits"] * entry.edits)
-            rows.append(f"{alias:22} {'no key' if needs else 'ready':7} {what:12} {entry.about}")
-    return "\n".join(rows) or f"no model matches {pattern!r}. %imgmodels lists all."

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
 from nbimg import catalog
+from nbimg.given import PROVIDER_KEYS
 from nbimg.options import MAGICS, Option, Scope, find_flags
 
 __all__ = ["option_matcher"]
@@ -22,6 +24,13 @@ _LINE = re.compile(rf"\s*(?:[\w.]+\s*=\s*)?%%?(?P<magic>{_NAMES})\s(?P<rest>.*)"
 _CELL = re.compile(rf"%%(?P<magic>{_NAMES})\b")
 _JOBS = re.compile(r"\s*(?:[\w.]+\s*=\s*)?%img(?P<magic>cancel|resume)\s(?P<rest>.*)", re.DOTALL)
 _JOB_WORDS = {"cancel": ("all",), "resume": ("--remaining", "--var")}
+_SETUP = re.compile(r"\s*%imgsetup\s(?P<rest>.*)", re.DOTALL)
+_SETUP_WORDS = ("--session", "--keyring", "--env", "--forget")
+_GALLERY = re.compile(r"\s*(?:[\w.]+\s*=\s*)?%imggallery\s(?P<rest>.*)", re.DOTALL)
+_GALLERY_WORDS = (
+    *("date:today", "date:7d", "is:edit", "is:starred", "is:trashed", "is:video", "size:square"),
+    *("size:tall", "size:wide", "sort:oldest", "status:failed", "status:refused"),
+)
 _SEPARATOR = re.compile(r"---\s(?P<rest>.*)", re.DOTALL)
 
 
@@ -35,6 +44,12 @@ def option_matcher(context: CompletionContext) -> dict[str, Any]:
     magic = match["magic"] if match else ""
     if cell and context.cursor_line:
         magic, match, scope = cell["magic"], _SEPARATOR.fullmatch(line), "request"
+    if match is None and (asked := _SETUP.fullmatch(line)):
+        typing = asked["rest"].rpartition(" ")[2]
+        return _offered((*PROVIDER_KEYS, *_SETUP_WORDS), typing, "key")
+    if match is None and (asked := _GALLERY.fullmatch(line)):
+        models = (f"model:{name}" for name in catalog.entries())
+        return _offered((*_GALLERY_WORDS, *models), asked["rest"].rpartition(" ")[2], "filter")
     if match is None:
         return _jobs(_JOBS.fullmatch(line))
     words = match["rest"].split()
@@ -55,9 +70,13 @@ def _jobs(match: re.Match[str] | None) -> dict[str, Any]:
     module = sys.modules.get("nbimg.session")  # before the first cell there are no jobs
     jobs = reversed(module.default().jobs()) if module is not None else ()
     ids = [job.id for job in jobs if job.done == (match["magic"] == "resume")]
-    found = [word for word in (*ids, *_JOB_WORDS[match["magic"]]) if word.startswith(typing)]
+    return _offered((*ids, *_JOB_WORDS[match["magic"]]), typing, "job")
+
+
+def _offered(words: Iterable[str], typing: str, kind: str) -> dict[str, Any]:
+    found = [word for word in words if word.startswith(typing)]
     return {
-        "completions": [SimpleCompletion(word, type="job") for word in found],
+        "completions": [SimpleCompletion(word, type=kind) for word in found],
         "suppress": bool(found),
         "matched_fragment": typing,
     }

@@ -18,7 +18,16 @@ from nbimg.options import MAGICS
 
 __all__ = ["load", "unload"]
 
-_NAMES = (*MAGICS, "imgmodels", "imgjobs", "imgcancel", "imgresume")
+_NAMES = (
+    *MAGICS,
+    "imgmodels",
+    "imgjobs",
+    "imgcancel",
+    "imgresume",
+    "imgsetup",
+    "imgpanel",
+    "imggallery",
+)
 _FIRST_LINE = re.compile(rf"%%(?:{'|'.join(MAGICS)})\s")
 
 

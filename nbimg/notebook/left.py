@@ -1,4 +1,4 @@
-"""Say in one line what a kernel that is gone has left behind.
+"""Say in one line what was left behind in a folder, by whichever kernel.
 
 Stage: the front end, part of what `%load_ext` imports. Comes in: the output folder, or counts. Goes out: a
 line, or nothing. Must not: import what is heavy, write, or make a folder.
@@ -37,8 +37,8 @@ def render_left(found: Left) -> str:
     it, was = ("it", "was") if found.unsent == 1 else ("them", "were")
     if not found.paid:
         sends = f"never sent. %imgresume --remaining sends {it}."
-        return f"{unsent} of an earlier kernel {was} {sends}" if found.unsent else ""
+        return f"{unsent} {was} {sends}" if found.unsent else ""
     them, were = ("it", "was") if found.paid == 1 else ("them", "were")
     what = words.count(found.paid, "image")
-    line = f"{what} of an earlier kernel may be paid for and {were} not fetched. %imgresume fetches {them}."
+    line = f"{what} may be paid for and {were} not fetched. %imgresume fetches {them}."
     return f"{line} {unsent} {was} never sent: --remaining." if found.unsent else line

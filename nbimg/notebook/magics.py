@@ -101,13 +101,19 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
 
         %imgmodels            all of them
         %imgmodels PATTERN    those with the pattern in their names or descriptions, for example flux
+        %imgmodels --load NAME      load a local model now, fetch it where it is not on this machine
+        %imgmodels --unload [NAME]  let it go, or all of them, and give the memory back
         """
         if _wants_help(self.imgmodels, line):
             return
-        from nbimg import session
-        from nbimg.notebook import cells
+        from nbimg import models, session
+        from nbimg.notebook import loaded
 
-        print(cells.render_models(line.strip(), session.default()))
+        session.default().keys.gather()
+        done = loaded.answer(line, session.default())
+        if done is None:
+            done = models.render(line.strip(), session.default()) + loaded.render_loaded()
+        print(done)
 
     @no_var_expand
     @line_magic
@@ -156,6 +162,56 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         from nbimg.notebook import jobs
 
         return jobs.resume(line, self.shell, session.default())
+
+    @no_var_expand
+    @line_magic
+    def imgsetup(self, line: str) -> None:
+        """Set the key of a provider: it is asked for where it is not shown, tried, and kept.
+
+        %imgsetup                     which providers have a key, and where it comes from
+        %imgsetup PROVIDER            ask for its key, try it at no cost, ask where it is to be kept
+        %imgsetup PROVIDER --session  keep it until the kernel ends
+        %imgsetup PROVIDER --keyring  keep it in the keyring of this machine
+        %imgsetup PROVIDER --env      keep it in the .env beside the notebook, which git then ignores
+        %imgsetup PROVIDER --forget   take it away from all three
+        """
+        if _wants_help(self.imgsetup, line):
+            return
+        from nbimg import session
+        from nbimg.notebook import setup
+
+        setup.run(line, session.default())
+
+    @no_var_expand
+    @line_magic
+    def imgpanel(self, line: str) -> Any:
+        """Open a panel: a form that makes images, with what they cost before you press Generate.
+
+        %imgpanel             an empty one
+        %imgpanel PROMPT      with a prompt in it
+        panel = %imgpanel     panel.form is what it holds, panel.results what it has made last
+        """
+        if _wants_help(self.imgpanel, line):
+            return None
+        from nbimg.notebook import panel
+
+        return panel.open_panel(self.shell.user_ns, line)
+
+    @no_var_expand
+    @line_magic
+    def imggallery(self, line: str) -> Any:
+        """Look through everything that was made in this folder.
+
+        %imggallery           all of it, the newest first
+        %imggallery QUERY     words of the prompt, -not these, "two together"; and model:flux, date:7d,
+                              date:2026-11, size:1024x768, size:wide, size:>1000, status:failed, seed:42,
+                              is:starred, is:edit, is:video, is:trashed, sort:oldest
+        """
+        if _wants_help(self.imggallery, line):
+            return None
+        from nbimg.notebook import gallery
+
+        return gallery.open_gallery(line)
 
     def attend(self, magic: str, line: str, cell: str) -> Any:
         """Return a cell as something to await; what `awaited` makes of `%%imggen`."""

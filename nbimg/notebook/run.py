@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nbimg.display.html import element
 from nbimg.errors import GenerationError, NbimgError
 from nbimg.jobs import Job
-from nbimg.notebook.live import Live
+from nbimg.notebook.live import Live, StoppedError, stopped
 from nbimg.results import ResultSet
 from nbimg.types import Status
 
@@ -30,13 +31,6 @@ log = logging.getLogger("nbimg")
 
 #: What ends so soon does not go on in the background, in seconds.
 AT_ONCE_S = 0.3
-
-
-class StoppedError(KeyboardInterrupt):
-    """Stop ended the cell; one line in place of a traceback, and Run All stops too."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 @contextlib.contextmanager
@@ -133,7 +127,9 @@ class Run:
         try:
             results = self.live.watch(self.job)
             self._push(results, in_place_of=self.job)
-            self.live.finish(results if self.shown and self.cell else None)
+            failure = _failure(results, strict=self.strict)
+            shown = results if failure is None else _Failed(results, failure)
+            self.live.finish(shown if self.shown and self.cell else None)
         except NbimgError as error:
             self.live.finish("\n".join(error._render_traceback_()) if self.cell else None)
         except concurrent.futures.CancelledError:  # the kernel ends
@@ -154,21 +150,19 @@ class Run:
 
     def _stopped(self) -> StoppedError:
         """Keep and show what has finished."""
-        if not self.job.done:
-            self.live.finish(None)
-            return StoppedError(
-                "Stopped; the provider has not confirmed it. What is done is on disk."
-            )
-        results = self.job.results
-        self._push(results)
+        error = stopped(self.job)
+        results = self.job.results if self.job.done else None
+        if results is not None:
+            self._push(results)
         self.live.finish(results if self.shown else None)
-        kept = len(results.records)
-        return StoppedError(f"Stopped: {kept} image{'s' * (kept != 1)} kept.")
+        return error
 
     def _end(self, results: ResultSet) -> ResultSet | None:
         self._push(results)
         self.live.finish(results if self.shown and self.cell else None)
-        _judge(results, strict=self.strict)
+        failure = _failure(results, strict=self.strict)
+        if failure is not None:
+            raise failure
         return None if self.cell else results
 
     def _push(self, value: Job | ResultSet, *, in_place_of: Job | None = None) -> None:
@@ -179,18 +173,39 @@ class Run:
         self.shell.push(dict.fromkeys(names, value))
 
 
-def _judge(results: ResultSet, *, strict: bool) -> None:
-    """Fail the cell when every task failed, or under `--strict` when any did."""
+class _Failed:
+    """The grid of a cell that failed after it had ended, and below it what the cell would have said."""
+
+    def __init__(self, results: ResultSet, failure: GenerationError) -> None:
+        self._results = results
+        self._said = "\n".join(failure._render_traceback_())
+
+    def __repr__(self) -> str:
+        return f"{self._results!r}\n{self._said}"
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, metadata = self._results._repr_mimebundle_()
+        said = element("div", self._said, style={"white-space": "pre-wrap"})
+        return {
+            **data,
+            "text/plain": f"{data['text/plain']}\n{self._said}",
+            "text/html": data["text/html"] + said,
+        }, metadata
+
+
+def _failure(results: ResultSet, *, strict: bool) -> GenerationError | None:
+    """Return what fails the cell: that every task failed, or under `--strict` that any did."""
     # what was not sent is no failure: `resume` says so, and Stop says it by itself
     ends = (Status.OK, Status.CANCELLED)
     bad = [result for result in results if result.status not in ends]
     fatal = [result for result in bad if not result.images]
     if not bad or (not strict and len(fatal) < len(results)):
-        return
+        return None
     first = bad[0]
     message = first.error.message if first.error else f"the task was {first.status}."
     hint = first.error.hint if first.error else None
     if len(results) > 1:
         message = f"{len(bad)} of {len(results)} tasks failed, the first: {message}"
-    cause = first.error.exception() if first.error else None
-    raise GenerationError(message, result=first, hint=hint) from cause
+    failure = GenerationError(message, result=first, hint=hint)
+    failure.__cause__ = first.error.exception() if first.error else None
+    return failure

@@ -155,3 +155,19 @@ def test_a_client_works_in_one_loop_after_the_other(echo):
         return status
 
     assert [asyncio.run(go()), asyncio.run(go())] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>", "502 Bad Gateway"),
+        (b"<!doctype html><style>\np {}\n</style><p>down\n<b>for</b> now", "down for now"),
+        (b"<Error>\n<Code>AccessDenied</Code></Error>", "AccessDenied"),
+        (b"<p>cut of<a href='x", "cut of"),
+        (b"upstream\n  failed", "upstream failed"),
+        (b"1 < 2", "1 < 2"),
+        (b"", ""),
+    ],
+)
+def test_what_a_message_shows_of_a_body_is_one_line_without_tags(body, said):
+    assert Reply(502, {}, body, "https://h/p").start == said

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 
 import httpx
 import pytest
@@ -202,3 +203,12 @@ def test_the_list_is_only_looked_at_as_far_back_as_the_create(server):
     assert found(call_for(), since) is None
     assert server.count("GET", "/v1/predictions") == 1
     assert json.loads(server._render(server.jobs[0]))["data_removed"]
+
+
+@pytest.mark.parametrize("ahead_s", [20 * 60.0, 2 * 3600.0, -2 * 3600.0])
+def test_a_lost_create_is_found_though_this_machines_clock_is_wrong(server, monkeypatch, ahead_s):
+    order(server, prompt="x", seed=7)
+    job = server.jobs[0]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    assert found(call_for(), real() + ahead_s - 1).id == job.id

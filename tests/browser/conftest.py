@@ -15,6 +15,7 @@ from nbimg.testing import ReplicateServer
 
 from .lab import CHROMIUM_ARGUMENTS, Lab, find_chromium
 from .page import Page, write_notebook
+from .tools import find
 
 ROOT = Path(nbimg.__file__).parents[1]
 SCREENSHOTS = os.environ.get("NBIMG_SCREENSHOTS")
@@ -35,25 +36,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"not run: needs {', '.join(missing)}"))
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ReplicateServer]:
+@pytest.fixture(scope="session")
+def replicate() -> Iterator[ReplicateServer]:
     with ReplicateServer(image_side_px=512) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, server: ReplicateServer) -> Iterator[Lab]:
+@pytest.fixture
+def server(replicate: ReplicateServer) -> Iterator[ReplicateServer]:
+    """The local Replicate; what a test expects of it is forgotten after the test."""
+    yield replicate
+    replicate._outcomes.clear()
+    replicate._faults.clear()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, replicate: ReplicateServer) -> Iterator[Lab]:
     environment = {
         "NO_PROXY": "127.0.0.1",
         "PYTHONPATH": str(ROOT),
-        "REPLICATE_API_TOKEN": server.token,
-        "NBIMG_REPLICATE_BASE_URL": server.base_url,
+        "REPLICATE_API_TOKEN": replicate.token,
+        "NBIMG_REPLICATE_BASE_URL": replicate.base_url,
     }
     with Lab(tmp_path_factory.mktemp("lab"), environment) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
@@ -105,3 +114,24 @@ def opened(browser: Any, lab: Lab) -> Iterator[Any]:
     for context in contexts:
         context.close()
     lab.stop_kernels()
+
+
+@pytest.fixture
+def axe() -> Any:
+    """Looks for what keeps people from using a page: WCAG 2.2 AA, by axe-core where npm has brought it here."""
+    found = find("axe-core/axe.min.js")
+
+    def check(tab: Any, part: str) -> None:
+        if found is None:
+            pytest.skip("axe-core is not installed: python tests/browser/tools.py")
+        tab.evaluate(found.read_text("utf-8"))
+        rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+        report = tab.evaluate("([part, rules]) => axe.run(part, {runOnly: rules})", [part, rules])
+        told = [
+            f"{rule['id']}: {rule['help']}: {node['html'][:200]}"
+            for rule in report["violations"]
+            for node in rule["nodes"][:3]
+        ]
+        assert not told, "\n".join(told)
+
+    return check

@@ -26,6 +26,7 @@ from typing import Self
 
 __all__ = ["CHROMIUM_ARGUMENTS", "Lab", "find_chromium"]
 
+EXTENSION = Path(__file__).parents[2] / "nbimg" / "labextension"
 START_S = 60.0
 END_S = 10.0
 
@@ -84,6 +85,8 @@ class Lab:
         self.notebooks.mkdir(parents=True, exist_ok=True)
         for plugin, value in _SETTINGS.items():
             self._write_setting(plugin, value)
+        # as the wheel does; an editable install may be older than what is tested
+        shutil.copytree(EXTENSION, self.folder / "data" / "labextensions" / "nbimg-cells")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -47,6 +47,14 @@ class Page:
     def outputs(self, number: int) -> Any:
         return self.cell(number).locator(".jp-OutputArea-output")
 
+    def live(self, number: int) -> Any:
+        """The live grid of a cell."""
+        return self.cell(number).locator(".nbimg-live")
+
+    def tiles(self, number: int, state: str) -> Any:
+        """The tiles of the live grid that are in a state."""
+        return self.live(number).locator(f'.nbimg-tile[data-state="{state}"]')
+
     def images(self, number: int) -> Any:
         return self.cell(number).locator(".jp-OutputArea-output img[alt]")
 

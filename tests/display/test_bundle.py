@@ -146,6 +146,18 @@ def test_any_prompt_gives_one_line_each_and_can_be_saved(
 def test_a_thousand_results_stay_readable_and_small(thumbs: list[bytes]) -> None:
     results = [result(i) for i in range(1000)]
     data, metadata = bundle(results, thumb=lambda image, side_px: thumbs[0], base=BASE)
-    assert size_of(data, metadata) < BUDGET_BYTES * 60 + 400 * 1000
+    assert size_of(data, metadata) < BUDGET_BYTES * 200 + 400 * 800
     assert data["text/plain"].count("\n") <= 202
     assert "940 more" in data["text/html"]
+
+
+def test_five_hundred_photographs_are_a_few_megabytes(thumbs: list[bytes]) -> None:
+    small = pixels.thumbnail(photo(2), side_px=128)
+
+    def thumb(image: ImageRecord, side_px: int) -> bytes:
+        return small if side_px == 128 else thumbs[image.seed % 3]  # type: ignore[operator]
+
+    data, metadata = bundle([result(i) for i in range(500)], thumb=thumb, base=BASE)
+    assert size_of(data, metadata) < 3_500_000
+    sheet = base64.b64decode(data["image/jpeg"])
+    assert 20_000 < len(sheet) <= 120_000

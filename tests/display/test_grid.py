@@ -315,9 +315,9 @@ def test_a_third_axis_stays_within_its_cell() -> None:
     assert [t.result.index for t in plan.tiles] == list(range(8))
 
 
-@given(st.integers(0, 140), st.integers(0, 9), st.integers(0, 15), st.integers(1, 3))
+@given(st.integers(0, 240), st.integers(0, 9), st.integers(0, 15), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_every_image_is_either_embedded_or_linked(
+def test_every_image_is_seen_or_folded_or_linked(
     tasks: int, rows: int, columns: int, images: int
 ) -> None:
     results = [made(i, images=images) for i in range(tasks)]
@@ -328,24 +328,44 @@ def test_every_image_is_either_embedded_or_linked(
         columns_labels=[f"c{k}" for k in range(columns)],
         base=BASE,
     )
-    everything = [(t.result.index, t.variant) for t in (*plan.tiles, *plan.rest)]
+    everything = [(t.result.index, t.variant) for t in (*plan.tiles, *plan.folded, *plan.rest)]
     assert everything == [(i, k) for i in range(tasks) for k in range(images)]
     assert len(plan.tiles) <= grid.EMBEDDED
+    assert len(plan.folded) <= grid.FOLDED
     grid.render(plan)
 
 
-def test_a_large_set_embeds_sixty_and_links_the_rest() -> None:
-    calls: list[ImageRecord] = []
-    results = [made(i, f"house {i}") for i in range(100)]
+def test_of_a_large_set_sixty_are_seen_more_are_unfolded_and_the_rest_is_linked() -> None:
+    calls: list[int] = []
+    results = [made(i, f"house {i}") for i in range(500)]
 
     def thumb(image: ImageRecord, side_px: int) -> bytes:
-        calls.append(image)
+        calls.append(side_px)
         return WEBP
 
-    shown = page(*results, thumb=thumb)
-    assert len(shown.images) == len(calls) == 60
-    assert "40 more" in shown.text
-    assert "nbimg-images/99_0.png" in shown.links
+    html = grid.render(grid.plan(results, thumb=thumb, base=BASE))
+    shown = read(html)
+    assert len(shown.images) == 200
+    assert calls == [256] * 60 + [128] * 140
+    assert html.index("<details") < html.index("440 more</summary>") < html.index("house 60")
+    assert html.index("house 199") < html.index("200_0.png")
+    assert "nbimg-images/499_0.png" in shown.links
+
+
+def test_pictures_of_several_shapes_stand_in_rows_of_one_height() -> None:
+    sizes = [(1024, 1024), (1536, 1024), (768, 1152), (2048, 512)]
+    results = [
+        replace(made(i), images=(ImageRecord(BASE / f"{i}.png", width=w, height=h),))
+        for i, (w, h) in enumerate(sizes)
+    ]
+    options: dict[str, Any] = {"thumb": lambda image, side_px: WEBP, "base": BASE}
+    tiles = grid.plan(results, **options).tiles
+    heights = [t.width_px * h / w for t, (w, h) in zip(tiles, sizes, strict=True)]
+    assert max(heights[:3]) - min(heights[:3]) <= 2
+    assert tiles[3].width_px == 384, "a thumbnail is not blown up"
+    assert all(t.cell_px >= max(t.width_px, 112) for t in tiles)
+    alike = grid.plan([made(0), made(1)], **options).tiles
+    assert len({t.width_px for t in alike}) == 1
 
 
 def test_the_same_notice_is_told_once() -> None:

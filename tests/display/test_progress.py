@@ -289,6 +289,56 @@ def test_the_steps_of_a_single_picture_foretell_its_end() -> None:
     assert "0 of 1 image · step 10 / 20 · 5 s left" in render_text(fold, 5.0)
 
 
+def test_loading_a_model_and_its_first_step_do_not_foretell_the_others() -> None:
+    fold = folded(Planned(tasks=1, images=1, at_utc=0.0), Started(task=0, at_utc=0.0))
+    fold.add(Step(task=0, done=0, total=20, at_utc=100.0))
+    fold.add(Step(task=0, done=1, total=20, at_utc=160.0))
+    fold.add(Step(task=0, done=2, total=20, at_utc=161.0))
+    assert fold.left_s(161.0) is None
+    fold.add(Step(task=0, done=6, total=20, at_utc=165.0))
+    assert fold.left_s(165.0) == pytest.approx(14.0)
+
+
+def test_the_rate_begins_with_the_first_step() -> None:
+    fold = folded(Planned(tasks=2, images=2, at_utc=0.0), Started(task=0, at_utc=0.0))
+    fold.add(Step(task=0, done=0, total=4, at_utc=30.0))
+    fold.add(finished(0, 32.0))
+    assert fold.rate(32.0) == pytest.approx(0.5)
+    assert fold.left_s(32.0) == pytest.approx(2.0)
+
+
+def test_images_of_one_task_that_are_made_together_count_each() -> None:
+    fold = folded(Planned(tasks=1, images=8, at_utc=0.0), Started(task=0, at_utc=0.0))
+    for done in range(11):
+        for variant in range(4):  # the first half of them
+            fold.add(Step(task=0, done=done, total=20, at_utc=float(done), variant=variant))
+    assert fold.share() == pytest.approx(0.25)
+    assert fold.left_s(10.0) == pytest.approx(30.0)
+    for place in range(4):
+        fold.add(saved(0, place, 20.0))
+    fold.add(Step(task=0, done=0, total=20, at_utc=20.1, variant=4))
+    assert fold.share() == pytest.approx(0.5)
+    assert fold.left_s(20.1) == pytest.approx(20.1)
+
+
+def test_pictures_in_the_making_are_shown_until_their_task_ends() -> None:
+    small = b"RIFF\x00\x00\x00\x00WEBPVP8 "
+    fold = folded(Planned(tasks=3, images=9, at_utc=0.0), Started(task=0, at_utc=0.0))
+    assert "<img" not in render_html(fold, 1.0)
+    for at_utc, data in ((2.0, small + b"late"), (1.0, small + b"early")):
+        fold.add(Preview(task=1, data=data, variant=1, at_utc=at_utc))
+    for task in (2, 0):
+        fold.add(Preview(task=task, data=small + bytes([task]), at_utc=1.0))
+    assert fold.previews(9) == [small + b"\0", small + b"late", small + b"\2"]
+    assert fold.previews(1) == [small + b"\0"]
+    assert render_html(fold, 1.0).count('<img src="data:image/webp;base64,') == 3
+    fold.add(Preview(task=0, data=b"<script>", at_utc=3.0))
+    assert render_html(fold, 3.0).count("<img") == 2
+    fold.add(finished(1, 4.0))
+    assert len(fold.previews(9)) == 2
+    assert "<img" not in render_html(fold, 4.0, head="in the background")
+
+
 def test_a_wait_and_a_retry_are_said_in_words_until_they_are_over() -> None:
     fold = folded(
         Planned(tasks=3, images=3, at_utc=0.0),

@@ -213,7 +213,8 @@ def _width(world):
             continue
         if asked is not None:
             ends += [world.start + at for at in (asked.stop_at, asked.cancel_at) if at is not None]
-            ends += [first + asked.timeout_s] if asked.timeout_s is not None else []
+            # the time of the whole task may end while a create of it is on its way
+            ends += [first] if asked.timeout_s is not None else []
         account.append((first, min(ends)))
         by_batch.setdefault(name, []).append((first, min(ends)))
     asks = [asked.concurrency or 0 for asked in schedule.batches]
@@ -270,6 +271,6 @@ def _probe(world):
     if (most := at_once(spans)) != limit and not learned:
         yield f"a batch after it has {most} permits of {limit}"
     # one that was told to slow down again after a success keeps its distance for a while
-    apart = schedule.chances.busy > 0
+    apart = schedule.chances.busy > 0 or schedule.shared or bool(schedule.rates)
     if world.server.most_creates < 2 <= limit - 2 and not (learned or apart):
         yield f"a batch after it, with {limit} permits, sends its creates one at a time"

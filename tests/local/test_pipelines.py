@@ -1,93 +1,100 @@
+"""The cache of pipelines: loaded once, shared by tasks, let go for good."""
+
+import gc
 import shutil
-import threading
-from pathlib import Path
+import weakref
 
 import pytest
+import torch
 
-from nbimg import pixels
-from nbimg.backends.base import Call
 from nbimg.backends.local import demo_folder
 from nbimg.errors import DependencyMissingError, JobFailedError, SetupError, UnknownNameError
-from nbimg.local import batch, manifest, pipelines
-from nbimg.types import InputImage, ModelRef
+from nbimg.local import device, manifest, pipelines
+from nbimg.local.device import Device
+from nbimg.local.pipelines import Pipelines
+from tests.local.conftest import call as one_call
+from tests.local.conftest import gap, run
 
-REF = ModelRef("demo", "", "demo")
-CARD = manifest.read(demo_folder())
-LOADED = pipelines.Pipelines()
-
-
-def pipe(task):
-    return LOADED.get(CARD, task, "cpu", "float32")
+CARD = manifest.read(demo_folder(), "demo")
 
 
-def calls(*prompts, seeds=None, images=(), steps=3):
-    seeds = seeds or range(len(prompts))
-    return [
-        Call(REF, prompt, {"num_inference_steps": steps}, images=images, seed=seed)
-        for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
-
-
-def run(task, wanted, report=lambda position, event: None, stop=None):
-    defaults = CARD.tasks[task]
-    return list(
-        batch.run(pipe(task), wanted, defaults, CARD.size_px, report, stop or threading.Event())
-    )
-
-
-def gap(one, other):
-    """Largest difference of two encoded images, in levels of 0 to 255."""
-    pairs = zip(
-        pixels.decode(one).convert("RGB").tobytes(),
-        pixels.decode(other).convert("RGB").tobytes(),
-        strict=True,
-    )
-    return max(abs(a - b) for a, b in pairs)
+@pytest.fixture(scope="module")
+def cache():
+    return Pipelines()
 
 
 @pytest.fixture
-def picture(tmp_path):
-    data = run("generate", calls("a red house by day", seeds=[3]))[0][1].data
-    path = tmp_path / "house.png"
-    path.write_bytes(data)
-    return InputImage("0" * 64, "image/png", 192, 192, str(path), "house.png")
+def card(saved):
+    return manifest.read(saved, "local:tiny-sd")
 
 
-def test_an_image_does_not_depend_on_its_neighbours_in_the_batch():
-    prompts = ["a red house", "a blue boat at night", "a yellow star", "a green tree"]
-    together = run("generate", calls(*prompts))
-    for position, image in together:
-        (_, alone), *_ = run("generate", calls(prompts[position], seeds=[position]))
-        assert gap(image.data, alone.data) <= 2
+def get(cache, card, task="generate", dtype=None, **known):
+    return cache.get(card, task, "cpu", dtype, **known)
 
 
-def test_images_come_in_the_order_of_the_calls_across_micro_batches(monkeypatch):
-    wanted = calls("a red circle", "a blue square", "a green star", seeds=[1, 2, 3])
-    whole = run("generate", wanted)
-    monkeypatch.setattr(batch, "SMALL_BATCH", 2)
-    split = run("generate", wanted)
-    assert [position for position, _ in split] == [0, 1, 2]
-    assert [image.seed for _, image in split] == [1, 2, 3]
-    assert all(gap(a.data, b.data) <= 2 for (_, a), (_, b) in zip(whole, split, strict=True))
+# ------------------------------------------------------------------ shared and kept
 
 
-def test_seeds_decide_the_picture():
-    same = run("generate", calls("a boat", "a boat", "a boat", seeds=[7, 7, 8]))
-    assert gap(same[0][1].data, same[1][1].data) <= 2
-    assert gap(same[0][1].data, same[2][1].data) > 20
+def test_a_model_is_loaded_once(cache, card):
+    assert get(cache, card) is get(cache, card)
+    assert len([row for row in cache.rows() if row.name == "local:tiny-sd"]) == 1
 
 
-def test_edits_of_several_images_are_pairs_of_prompt_and_image(picture):
-    both = run(
-        "edit", calls("make it night", "make the house blue", seeds=[1, 1], images=(picture,))
+def test_tasks_share_every_weight_and_have_schedulers_of_their_own(cache, card):
+    make, edit, paint = (get(cache, card, task) for task in ("generate", "edit", "inpaint"))
+    assert [type(pipe).__name__ for pipe in (make, edit, paint)] == [
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+    ]
+    for part in ("unet", "vae", "text_encoder"):
+        assert getattr(make, part) is getattr(edit, part) is getattr(paint, part)
+    assert len({id(pipe.scheduler) for pipe in (make, edit, paint)}) == 3
+
+
+def test_sharing_keeps_the_number_format(card):
+    cache = Pipelines()
+    make, edit = (get(cache, card, task, "bfloat16") for task in ("generate", "edit"))
+    assert make.unet.dtype == edit.unet.dtype == torch.bfloat16
+    assert get(cache, card).unet.dtype == torch.float32
+    assert len(cache.rows()) == 2
+
+
+def test_a_model_whose_files_have_changed_is_loaded_anew_and_the_old_one_leaves(saved, tmp_path):
+    folder, cache = tmp_path / "copy", Pipelines()
+    shutil.copytree(saved, folder)
+    card = manifest.read(folder, "local:copy")
+    old = weakref.ref(get(cache, card))
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    assert not cache.has(card)
+    get(cache, card)
+    gc.collect()
+    assert old() is None
+    assert len(cache.rows()) == 1
+
+
+def test_rows_say_what_each_model_is_used_for_and_how_large_it_is(cache, card):
+    get(cache, card), get(cache, card, "edit")
+    (row,) = [row for row in cache.rows() if row.name == "local:tiny-sd"]
+    pipe = get(cache, card)
+    size = sum(
+        weight.numel() * 4
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder)
+        for weight in part.parameters()
     )
-    alone = run("edit", calls("make the house blue", seeds=[1], images=(picture,)))
-    assert gap(both[1][1].data, alone[0][1].data) <= 2
-    assert gap(both[0][1].data, both[1][1].data) > 20
+    assert {"generate", "edit"} <= set(row.tasks)
+    assert row.device == "cpu"
+    assert row.size_bytes == pytest.approx(size, rel=0.02)
 
 
-def test_making_shares_its_weights_with_editing():
-    make, edit = pipe("generate"), pipe("edit")
+def test_a_task_that_the_class_does_not_do_is_a_clear_error(cache, card):
+    with pytest.raises(JobFailedError, match="local:tiny-sd cannot combine images"):
+        get(cache, card, "combine")
+
+
+def test_the_demo_makes_and_edits_with_the_same_weights(cache):
+    make, edit = (get(cache, CARD, task) for task in ("generate", "edit"))
     assert make.vae is edit.vae
     assert make.text_encoder is edit.text_encoder
     shared = dict(edit.unet.named_parameters())
@@ -95,10 +102,8 @@ def test_making_shares_its_weights_with_editing():
     assert own == ["conv_in.weight"]
 
 
-def test_making_equals_editing_a_source_of_zeros():
-    import torch
-
-    make, edit = pipe("generate"), pipe("edit")
+def test_making_equals_editing_a_source_of_zeros(cache):
+    make, edit = (get(cache, CARD, task) for task in ("generate", "edit"))
     channels = make.unet.config.in_channels
     noise = torch.randn(1, channels, 12, 12, generator=torch.Generator().manual_seed(1))
     words = edit.tokenizer("a red house", padding="max_length", return_tensors="pt")
@@ -109,37 +114,179 @@ def test_making_equals_editing_a_source_of_zeros():
     assert torch.allclose(slim, full, atol=1e-5)
 
 
-def test_a_pipeline_is_loaded_once():
-    assert pipe("edit") is pipe("edit")
-    assert pipe("generate") is pipe("generate")
+# ------------------------------------------------------------------ let go
 
 
-def test_stop_leaves_the_pipeline_between_two_steps_and_the_next_call_works():
-    stop, seen = threading.Event(), []
-
-    def report(position, event):
-        seen.append(event.done)
-        if event.done == 2:
-            stop.set()
-
-    with pytest.raises(batch.StoppedError):
-        run("generate", calls("a red house", steps=6), report, stop)
-    assert max(seen) <= 3
-    assert len(run("generate", calls("a red house"))) == 1
+def refs(cache, card, *tasks):
+    """Weak references to a model's pipelines and networks, none of which this frame keeps."""
+    pipes = [get(cache, card, task) for task in tasks]
+    return [weakref.ref(x) for pipe in pipes for x in (pipe, pipe.unet, pipe.vae)]
 
 
-def test_steps_are_told_for_every_image_of_a_batch():
-    seen = []
-    run("generate", calls("a star", "a heart"), lambda position, e: seen.append((position, e.done)))
-    assert {(0, 3), (1, 3)} <= set(seen)
-    assert all(done <= 3 for _, done in seen)
+def alive(some):
+    gc.collect()
+    return [ref() for ref in some if ref() is not None]
 
 
-def test_a_pipeline_that_fails_says_so_in_one_line():
-    wanted = [Call(REF, "a star", {"num_inference_steps": 2, "guidance_scale": "much"}, seed=1)]
-    with pytest.raises(JobFailedError) as caught:
-        run("generate", wanted)
+def test_unloading_really_frees_all_pipelines_of_a_model(card):
+    cache = Pipelines()
+    some = refs(cache, card, "generate", "edit", "inpaint")
+    assert alive(some)
+    (gone,) = cache.unload("local:tiny-sd")
+    assert gone.name == "local:tiny-sd"
+    assert alive(some) == []
+    assert cache.rows() == ()
+
+
+def test_unloading_frees_after_a_run_and_after_a_run_that_failed(card):
+    cache = Pipelines()
+    some = refs(cache, card, "generate")
+    known = {"width": 32, "height": 32}
+    assert len(run(get(cache, card), [one_call("a", **known)])) == 1
+    with pytest.raises(JobFailedError):
+        run(get(cache, card), [one_call("a", guidance_scale="much", **known)])
+    cache.unload()
+    assert alive(some) == []
+
+
+def test_unloading_all_frees_every_model(card):
+    cache = Pipelines()
+    some = [*refs(cache, card, "generate"), *refs(cache, CARD, "edit", "generate")]
+    assert {row.name for row in cache.unload()} == {"local:tiny-sd", "demo"}
+    assert alive(some) == []
+
+
+def test_what_was_used_least_recently_leaves_when_memory_is_short(card, monkeypatch):
+    cache, free = Pipelines(), [10e9]
+    monkeypatch.setattr(Device, "free_bytes", lambda self: free[0])
+    first, second = refs(cache, CARD, "edit"), refs(cache, card, "generate")
+    get(cache, CARD)  # used last
+    kept = cache._drop
+    free[0] = 0
+
+    def drop(key):
+        kept(key)
+        free[0] = 10e9
+
+    monkeypatch.setattr(cache, "_drop", drop)
+    get(cache, card, dtype="bfloat16")
+    assert alive(second) == []
+    assert alive(first)
+    assert {row.name for row in cache.rows()} == {"demo", "local:tiny-sd"}
+
+
+def test_memory_is_estimated_before_anything_is_loaded(card, monkeypatch):
+    cache, order = Pipelines(), []
+    monkeypatch.setattr(Device, "free_bytes", lambda self: order.append("asked") or 10e9)
+    kept = pipelines.load
+    monkeypatch.setattr(pipelines, "load", lambda *known: order.append("loaded") or kept(*known))
+    get(cache, card)
+    assert order.index("asked") < order.index("loaded")
+
+
+@pytest.mark.parametrize(("free", "placing"), [(50e9, "whole"), (22e9, "parts"), (8e9, "layers")])
+def test_a_model_that_is_larger_than_the_card_is_placed_in_parts(monkeypatch, free, placing):
+    monkeypatch.setattr(Device, "free_bytes", lambda self: free)
+    weights = {"transformer": 20_000_000_000, "text_encoder": 15_000_000_000}
+    assert Pipelines()._make_room(Device("cuda"), weights) == placing
+
+
+class Hooked:
+    """A pipeline that notes what is done to it."""
+
+    def __init__(self):
+        self.done = []
+
+    def __getattr__(self, name):
+        return lambda *_, **known: self.done.append((name, known.get("device")))
+
+
+def test_parts_are_hooked_for_the_pipeline_that_runs_and_hooked_over_when_another_does():
+    base, other = Hooked(), Hooked()
+    loaded = pipelines.Loaded("x", base, Device("cuda"), 1, "parts")
+    loaded.pipes["edit"] = other
+    loaded.ready(base), loaded.ready(base)
+    assert base.done == [("enable_model_cpu_offload", "cuda")]
+    loaded.ready(other)
+    assert other.done == [("enable_model_cpu_offload", "cuda")]
+    loaded.place("layers")
+    base.done.clear()
+    loaded.ready(base)
+    assert base.done[-1] == ("enable_sequential_cpu_offload", "cuda")
+
+
+# ------------------------------------------------------------------ loading
+
+
+def test_loading_tells_its_size_and_its_parts(card):
+    told = []
+    get(Pipelines(), card, tell=told.append)
+    assert told[0].startswith("loading local:tiny-sd (")
+    assert told[0].endswith("B) on cpu …")
+    assert told[1] == "loading local:tiny-sd: part 1 of 5 …"
+    assert len(told) == 6
+
+
+def networks():
+    gc.collect()
+    return sum(issubclass(type(x), torch.nn.Module) for x in gc.get_objects())
+
+
+def test_a_load_that_fails_leaves_nothing_behind(saved, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    next((folder / "vae").glob("*.safetensors")).write_bytes(b"not weights")
+    cache = Pipelines()
+    before = networks()
+    with pytest.raises(JobFailedError, match="cannot be loaded") as caught:
+        get(cache, manifest.read(folder, "local:broken"))
+    assert networks() == before
+    assert caught.value.__context__ is None
     assert "\n" not in str(caught.value)
+    assert cache.rows() == ()
+
+
+def test_only_safetensors_are_loaded(saved, tmp_path):
+    folder = tmp_path / "pickled"
+    shutil.copytree(saved, folder)
+    weights = next((folder / "unet").glob("*.safetensors"))
+    torch.save({}, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(JobFailedError, match="cannot be loaded"):
+        get(Pipelines(), manifest.read(folder))
+
+
+def test_code_in_a_folder_does_not_run(saved, tmp_path):
+    folder = tmp_path / "code"
+    shutil.copytree(saved, folder)
+    index = folder / "model_index.json"
+    index.write_text(
+        index.read_text().replace('"StableDiffusionPipeline"', '["pipeline", "Mine"]', 1)
+    )
+    (folder / "pipeline.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(SetupError, match="does not have"):
+        get(Pipelines(), manifest.read(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_a_part_does_not_run(saved, tmp_path):
+    folder = tmp_path / "part"
+    shutil.copytree(saved, folder)
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace('"AutoencoderKL"', '"Mine"').replace(
+        '"vae": [\n    "diffusers"', '"vae": [\n    "mine"'))  # fmt: skip
+    (folder / "vae" / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(JobFailedError, match="cannot be loaded"):
+        get(Pipelines(), manifest.read(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_a_variant_are_loaded_where_there_are_no_others(saved, tmp_path):
+    folder = tmp_path / "fp16"
+    shutil.copytree(saved, folder)
+    for path in list(folder.glob("*/*.safetensors")):
+        path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    assert get(Pipelines(), manifest.read(folder)).unet.dtype == torch.float32
 
 
 def test_a_folder_without_a_pipeline_is_named(tmp_path):
@@ -149,42 +296,36 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path):
         manifest.find_folder(str(tmp_path))
 
 
-def test_weights_that_are_damaged_are_one_clear_error(tmp_path):
-    folder = tmp_path / "broken"
-    shutil.copytree(demo_folder(), folder)
-    (next((folder / "unet").glob("*.safetensors"))).write_bytes(b"not weights")
-    with pytest.raises(JobFailedError, match="cannot be loaded"):
-        pipelines.Pipelines().get(manifest.read(folder), "generate", "cpu", None)
-
-
-def test_only_safetensors_are_loaded(tmp_path):
-    folder = tmp_path / "pickled"
-    shutil.copytree(demo_folder(), folder)
-    weights = next((folder / "unet").glob("*.safetensors"))
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(JobFailedError, match="cannot be loaded"):
-        pipelines.Pipelines().get(manifest.read(folder), "generate", "cpu", None)
-
-
 def test_a_missing_package_is_one_line_with_its_command(monkeypatch):
-    real = pipelines.importlib.util.find_spec
+    real = device.importlib.util.find_spec
     monkeypatch.setattr(
-        pipelines.importlib.util, "find_spec", lambda n: None if n == "torch" else real(n)
+        device.importlib.util, "find_spec", lambda n: None if n == "torch" else real(n)
     )
     with pytest.raises(DependencyMissingError) as caught:
-        pipelines.installed()
+        device.installed()
     assert "torch" in caught.value.message
     assert caught.value.hint == "pip install 'nbimg[local]'"
 
 
+# ------------------------------------------------------------------ the model that ships
+
+
 def test_the_shipped_weights_are_small():
-    files = [path for path in Path(demo_folder()).rglob("*") if path.is_file()]
+    files = [path for path in demo_folder().rglob("*") if path.is_file()]
     weights = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
     assert 1_000_000 < weights < 10_500_000
     assert not [path for path in files if path.suffix in {".bin", ".pt", ".pkl", ".py"}]
 
 
-def test_a_prompt_that_is_too_long_is_cut_and_not_printed(capfd):
-    (_, image), *_ = run("generate", calls("a red house " * 200))
-    assert pixels.probe(image.data).width == 192
+def test_an_image_of_the_demo_does_not_depend_on_its_neighbours(cache):
+    pipe = get(cache, CARD)
+    calls = [one_call(text, k) for k, text in enumerate(["a red house", "a blue boat", "a star"])]
+    together = run(pipe, calls)
+    for position, image in enumerate(together):
+        (alone,) = run(pipe, [calls[position]])
+        assert gap(image, alone) <= 2  # decoded in another batch size
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_not_printed(cache, capfd):
+    run(get(cache, CARD), [one_call("a red house " * 200)])
     assert "house house" not in "".join(capfd.readouterr()).replace("a red ", "")

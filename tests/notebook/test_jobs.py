@@ -86,6 +86,25 @@ def test_a_failure_in_the_background_is_said_under_its_cell(notebook, server):
     assert "Did you mean flux-dev?" in other.text + other.error
 
 
+def test_strict_says_in_the_place_of_a_background_job_what_the_cell_would_have_said(
+    notebook, server
+):
+    server.expect(Outcome(error=FAILURES["nsfw"], prompt_has="bad", running_s=1.0))
+    ran = notebook.run("%%imggen -b --strict --lines -v cats\ngood\nbad")
+    assert ran.ok
+    notebook.run(
+        "import time\nfor _ in range(60):\n    time.sleep(0.1)\n    if not hasattr(cats, 'wait'): break\ntime.sleep(0.5)"
+    )
+    assert IMAGE.findall(ran.html) == ["good"]
+    assert "GenerationError: 1 of 2 tasks failed, the first: " in ran.html
+    assert "GenerationError: 1 of 2 tasks failed, the first: " in ran.text
+    assert len(ran.outputs) == 1
+    assert notebook.value("len(cats.paths)") == "1"
+    other = notebook.run("%%imggen -b --lines -v cats\ngood\nbetter")
+    notebook.run("time.sleep(1.5)")
+    assert "GenerationError" not in other.html
+
+
 def test_nothing_is_shown_of_a_job_that_is_to_show_nothing(notebook):
     ran = notebook.run("%%imggen -b --display none -v cats\na cat")
     notebook.run("import time; time.sleep(1)")
@@ -200,7 +219,7 @@ def left(notebook, hanging):
 
 
 def test_loading_says_what_a_dead_kernel_left(left):
-    said = "nbimg: 2 images of an earlier kernel may be paid for and were not fetched. %imgresume fetches them."
+    said = "nbimg: 2 images may be paid for and were not fetched. %imgresume fetches them."
     assert left.run("%reload_ext nbimg").text.strip() == said
     assert said.removeprefix("nbimg: ") in left.run("%imgjobs").text
 

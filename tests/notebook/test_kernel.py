@@ -139,6 +139,7 @@ def test_settings_are_listed_set_and_taken_back(notebook):
 
 def test_config_wins_over_the_environment_and_that_over_the_file(notebook):
     (notebook.folder / "nbimg.toml").write_text('output_dir = "from-file"\n')
+    notebook.run("import time; time.sleep(0.3)")  # files are looked at ten times a second
     notebook.run("%%imggen\na cat")
     notebook.run("import os; os.environ['NBIMG_OUTPUT_DIR'] = 'from-environment'")
     notebook.run("%%imggen\na cat")
@@ -222,6 +223,16 @@ def test_a_mistake_is_answered_with_one_clear_line(notebook, server, cell, said)
 def test_a_mistake_leaves_no_progress_behind(notebook):
     ran = notebook.run("%%imggen -m flux-dve\na")
     assert [o.output_type for o in ran.outputs] == ["error"]
+
+
+@pytest.mark.parametrize("cell", ["%%imggen --semaphore nope\na", "r = %imggen --semaphore nope a"])
+def test_a_call_that_is_refused_leaves_no_progress_behind(notebook, server, cell):
+    ran = notebook.run(cell)
+    assert "no semaphore 'nope'" in ran.error
+    assert "Did you mean" not in ran.error
+    assert "openai, replicate, speedpix" in ran.error
+    assert "<progress" not in ran.html
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("where", ["a-file", "a-file/below", "/proc/nowhere"])
@@ -400,6 +411,15 @@ def test_stop_reaches_a_line_too(notebook, hanging):
     assert ran.error.splitlines() == ["Stopped: 0 images kept."]
     assert "never" not in ran.text, "what follows in the cell is not run"
     assert [job.status for job in hanging.jobs] == ["canceled"]
+
+
+def test_stop_reaches_a_call_of_the_api_in_one_line_and_keeps_what_is_done(notebook, hanging):
+    notebook.run("import nbimg")
+    stop = stop_when_running(notebook, hanging, jobs=1, finished=1)
+    ran = notebook.run("r = nbimg.batch(['good', 'hang'])", meanwhile=stop)
+    assert ran.error.splitlines() == ["Stopped: 1 image kept in _img."]
+    assert notebook.value("[r.status.value for r in _img]") == "['ok', 'cancelled']"
+    assert "<progress" not in ran.html
 
 
 def test_stop_while_the_plan_is_made_is_one_line(notebook, server):

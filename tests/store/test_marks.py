@@ -53,6 +53,19 @@ def test_a_line_that_is_cut_off_costs_only_itself():
     assert one.starred == {"a", "c"}
 
 
+def test_a_line_that_is_on_its_way_is_read_when_it_has_arrived():
+    one, other = marks(), marks()
+    one.star(["a"], on=True)
+    path = HIDDEN / "marks.jsonl"
+    with path.open("a") as file:
+        file.write('{"key": "b", "st')
+    other.refresh()
+    with path.open("a") as file:
+        file.write('ar": true}\n')
+    assert other.refresh()
+    assert other.starred == {"a", "b"}
+
+
 def test_marks_that_were_deleted_are_forgotten():
     one = marks()
     one.star(["a"], on=True)

@@ -1,0 +1,168 @@
+"""The gallery: everything that was made in a folder, or the results at hand, to be looked through.
+
+Stage: the front end, opened by `%imggallery` and `r.gallery()`. Comes in: what the page asks (see `browse`),
+and what is to be made from an image. Goes out: answers, and requests to the session. The text of its search is
+its state: `gallery.query` gives it back, and sets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import traitlets
+
+from nbimg import catalog, session
+from nbimg.errors import InputError
+from nbimg.given import PROVIDER_KEYS
+from nbimg.notebook.ascell import as_cell, near
+from nbimg.notebook.browse import Browse, output_store
+from nbimg.notebook.watch import Watch
+from nbimg.notebook.widget import Answer, Widget, living, script, style
+from nbimg.results import ResultSet
+from nbimg.session import CallOptions, Session
+from nbimg.store.files import Store
+from nbimg.store.index import Index, Listed, Source
+from nbimg.store.marks import Marks
+from nbimg.types import Capabilities, ModelRef, Request
+
+__all__ = ["Gallery", "of_results", "open_gallery"]
+
+
+class Gallery(Widget):
+    """A gallery.
+
+    Args:
+        source: Where the images are from.
+        store: The output folder.
+        made_by: Where more images are made.
+        query: What is looked for.
+    """
+
+    _esm = script("gallery")
+    _css = style("base", "wall", "viewer", "gallery")
+
+    query = traitlets.Unicode("", help="What is looked for, as typed.").tag(sync=True)
+    view = traitlets.Dict(help="Height of the rows, what is in focus.").tag(sync=True)
+    whole = traitlets.Bool(True, help="Whether it shows a whole folder.").tag(sync=True)
+
+    said = "nbimg's gallery needs its kernel: run %imggallery again."
+
+    def __init__(self, source: Source, store: Store, made_by: Session, query: str = "") -> None:
+        self._browse = Browse(source, Marks(store.hidden), store.thumb)
+        self._store, self._session = store, made_by
+        self._watch = Watch(self.tell)
+        super().__init__(query=query, whole=isinstance(source, Index))
+
+    def answers(self) -> Mapping[str, Callable[..., Answer | Any]]:
+        """Return what the page can ask."""
+        return {
+            **self._browse.answers(),
+            "cancel": self._watch.cancel,
+            "edit": self.edit,
+            "editors": self.editors,
+            "jobs": self._watch.jobs,
+            "masked_cell": self.masked_cell,
+            "more": self.more,
+            "reference": self.reference,
+        }
+
+    def more(self, number: int, n: int = 1) -> str:
+        """Make more like an image: the same request with a new seed; the answer is the id of the job."""
+        entry = self._browse.source.entry(number)
+        result = self._browse.source.result(entry)
+        request = result.request.but(
+            n=n, seed=secrets.randbelow(2**31), model=result.model or result.request.model
+        )
+        return self._make(request)
+
+    def edit(
+        self, number: int, prompt: str, model: str = "", data: list[bytes] | None = None
+    ) -> str:
+        """Edit an image with words, where a mask is white or everywhere; the answer is the id of the job."""
+        return self._make(self._edit(number, prompt, model, data))
+
+    def masked_cell(
+        self, number: int, prompt: str, model: str = "", data: list[bytes] | None = None
+    ) -> str:
+        """Return the cell that does what `edit` would."""
+        return as_cell(self._edit(number, prompt, model, data), model=None, seed=None)
+
+    def _edit(self, number: int, prompt: str, model: str, data: list[bytes] | None) -> Request:
+        if not prompt.strip():
+            raise InputError("there is no prompt.", hint="Say what is to change.")
+        record = self._browse.record(self._browse.source.entry(number))
+        mask = self._store.take(data[0], "mask.png") if data else None
+        if mask is not None and not model:
+            model = self._masking()
+        return Request(prompt, model=model or None, image=(record,), mask=mask)
+
+    def _masking(self) -> str:
+        """Return the model that changes only what is painted: the configured one, or the first there is."""
+        known = [one["name"] for one in self.editors() if one["masks"]]
+        asked = self._session.settings.get("edit_model")
+        if not known and not asked:
+            raise InputError(
+                "no model that can be used now takes a mask.",
+                hint="Clear the mask to change the whole picture, or name a model in NbImg.edit_model.",
+            )
+        return str(asked or known[0])
+
+    def editors(self) -> list[dict[str, Any]]:
+        """Return the models that edit and can be used now, and whether each takes a mask."""
+        keys = self._session.keys
+        found = {
+            alias: entry
+            for alias, entry in catalog.entries().items()
+            if entry.edits
+            and (entry.ref.provider not in PROVIDER_KEYS or keys.find(entry.ref.provider))
+        }
+        refs = [entry.ref for entry in found.values()]
+        takes = self._session.portal.call(_takes_masks, self._session, refs)
+        return [
+            {"name": alias, "about": entry.about, "price": entry.price_usd, "masks": masks}
+            for (alias, entry), masks in zip(found.items(), takes, strict=True)
+        ]
+
+    def reference(self, numbers: list[int]) -> str:
+        """Give images to the panels that are open; the answer says so, or is a cell where there is none."""
+        records = [self._browse.record(self._browse.source.entry(number)) for number in numbers]
+        panels = living("Panel")
+        for panel in panels:
+            panel.refer(records)
+        if panels:
+            return ""
+        images = " ".join(f'-i "{near(r.path)}"' for r in records if r.path is not None)
+        return f"%%imggen {images}\n"
+
+    def _make(self, request: Request) -> str:
+        options = CallOptions(task="edit" if request.image else "generate", cache=False)
+        job = self._session.submit([request], options)
+        self._watch.begin(job)
+        return job.id
+
+
+def open_gallery(query: str = "") -> Gallery:
+    """Return a gallery of the output folder.
+
+    Args:
+        query: What is looked for, see `nbimg.store.search`.
+    """
+    made_by = session.default()
+    store = output_store(made_by.settings)
+    return Gallery(Index(store.folder), store, made_by, query.strip())
+
+
+def of_results(results: ResultSet) -> Gallery:
+    """Return a gallery of results that are at hand."""
+    made_by = session.default()
+    return Gallery(Listed(list(results)), output_store(made_by.settings), made_by)
+
+
+async def _takes_masks(made_by: Session, refs: Sequence[ModelRef]) -> list[bool]:
+    """Ask what the models take; one that cannot be asked counts as one that takes none."""
+    asked = [made_by.registry.get(ref.provider).capabilities(ref.model) for ref in refs]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    return [isinstance(can, Capabilities) and "mask" in can.options for can in found]
