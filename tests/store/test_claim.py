@@ -309,11 +309,10 @@ class Kernels(RuleBasedStateMachine):
             return None
         paid = unsent = 0
         for result, calls in tasks.values():
-            paid += sum(s in (OPEN if result else STANDING) for s in calls.values())
+            told = result or state != "running"  # what was fetched has been given back
+            paid += sum(s in (OPEN if told else STANDING) for s in calls.values())
             unsent += not result and not any(s in STANDING for s in calls.values())
         broken = state in ("running", "open")
-        if not broken and not any(s in OPEN for _, c in tasks.values() for s in c.values()):
-            paid = 0  # it ended; what it got is told
         return paid, unsent if broken else 0
 
     @rule(kernel=st.integers(0, 1), remaining=st.booleans())
