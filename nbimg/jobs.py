@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -18,7 +19,7 @@ from typing import Any
 from nbimg import loops
 from nbimg.display import words
 from nbimg.display.progress import render_html, render_text
-from nbimg.events import Event, Preview
+from nbimg.events import Event, Listener, Preview
 from nbimg.portal import Portal
 from nbimg.progress import Fold
 from nbimg.results import ResultSet
@@ -58,6 +59,8 @@ class Job:
         self.begun_utc = time.time()
         self.batches: set[str] = set()
         self.events: deque[Event] = deque(maxlen=EVENTS)
+        self._listeners: list[Listener] = []
+        self._hearing = threading.Lock()
         self._fold = Fold()
         self._portal = portal
         self._pid = os.getpid()
@@ -71,8 +74,21 @@ class Job:
     def _hear(self, event: Event) -> None:
         """Take in what has happened; called in the engine's thread."""
         self._fold.add(event)
-        if not isinstance(event, Preview):  # a thousand of these would be the largest thing around
-            self.events.append(event)
+        with self._hearing:
+            if not isinstance(event, Preview):  # a thousand would be the largest thing around
+                self.events.append(event)
+            for listener in self._listeners:
+                listener(event)
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told what happens, pictures on the way too; first what is remembered of it.
+
+        It is called in the engine's thread and must return at once.
+        """
+        with self._hearing:
+            for event in self.events:
+                listener(event)
+            self._listeners.append(listener)
 
     @property
     def done(self) -> bool:

@@ -37,7 +37,7 @@ from nbimg.resuming import Resuming
 from nbimg.secret import Secret
 from nbimg.store.left import Left, left
 from nbimg.store.standing import standing
-from nbimg.types import Request, Result
+from nbimg.types import ImageRecord, Request, Result
 from nbimg.workshop import Workshop
 
 __all__ = ["CallOptions", "Session", "default", "raised"]
@@ -149,6 +149,10 @@ class Session:
     def plan(self, requests: Sequence[Request], options: CallOptions = PLAIN) -> tuple[Plan, str]:
         """Return what a call would do, and how long it takes at the limits; no job is created."""
         return self.portal.call(self._making(requests, options).plan)
+
+    def thumb(self, record: ImageRecord, side_px: int) -> bytes | None:
+        """Return a small WebP of an image of the output folder; None where there is no file."""
+        return self._workshop().place().store.thumb(record, side_px)
 
     def left(self) -> Left:
         """Return what earlier kernels left behind in the output folder; looks, and changes nothing."""

@@ -123,7 +123,11 @@ def plan(
 
     def small(tile: Tile) -> Tile:
         worded = replace(tile, lines=1, said=said, caption=_characters(FOLDED_SIDE_PX))
-        return _filled(worded, thumb, FOLDED_SIDE_PX, FOLDED_SIDE_PX, shape)
+        return _filled(worded, shrunk, FOLDED_SIDE_PX, FOLDED_SIDE_PX, shape)
+
+    def shrunk(image: ImageRecord, side_px: int) -> bytes | None:
+        data = thumb(image, pixels.THUMB_SIDE_PX)  # which is there already; the file is far larger
+        return pixels.thumbnail(data, side_px=side_px) if data is not None else None
 
     return Plan(
         cells=tuple(tuple(tuple(map(filled, cell)) for cell in row) for row in shown),

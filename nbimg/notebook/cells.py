@@ -79,8 +79,13 @@ def _begin(
         return None
     show = session.settings.get("display", call.get("display"))
     background = bool(call.get("background"))
-    live = Live(quiet=show != "live" or background, alone=body is not None)
-    live.expect(requests)
+    live = Live(quiet=show != "live" or background, alone=body is not None, thumb=session.thumb)
+    live.expect(
+        requests,
+        rows=options.rows,
+        columns_labels=options.columns_labels,
+        columns=session.settings.get("columns", options.columns),
+    )
     try:
         job = session.submit(requests, options)
     except BaseException:  # refused, or stopped: nothing is to come

@@ -215,7 +215,7 @@ function tiles(model) {
  */
 function axes(node, frame) {
   const left = frame.rows.some(Boolean);
-  node.style.gridTemplateColumns = `${left ? "minmax(48px, 128px) " : ""}repeat(${frame.across}, minmax(min(140px, var(--nbimg-width)), var(--nbimg-width)))`;
+  node.style.gridTemplateColumns = `${left ? "fit-content(128px) " : ""}repeat(${frame.across}, minmax(min(140px, var(--nbimg-width)), var(--nbimg-width)))`;
   if (frame.columns.length) {
     if (left) node.append(make("div", "nbimg-label"));
     for (const name of frame.columns.slice(0, frame.across)) node.append(label(name));
@@ -302,7 +302,9 @@ function draw(tile, place, picture) {
  * @param {boolean} gone
  */
 function below(place, gone) {
-  if (place.s === "ok") return [place.w.startsWith("✓") ? "" : place.w, place.t].filter(Boolean).join(" · ");
+  if (place.s === "ok") {
+    return [place.w.startsWith("✓") ? "" : place.w, place.t].filter(Boolean).join(" · ");
+  }
   if (place.s === "queued" || place.s === "running" || place.s === "waiting") {
     return [gone ? "" : place.w, place.t].filter(Boolean).join(" · ");
   }

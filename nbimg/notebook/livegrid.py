@@ -1,14 +1,17 @@
 """Between a job and its screen: hears what happens, keeps the board, makes the small pictures.
 
 Stage: the front end, below `live`. Comes in: events in the engine's thread, and now and then a turn to draw
-in the thread that may. Goes out: what has changed, to the screen. Must not: wait for anything.
+in the thread that may. Goes out: what has changed, to the screen. Must not: wait for anything: pictures are
+made small in threads of their own, where they lie ready for the grid at the end, too.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -22,10 +25,12 @@ from nbimg.types import ImageRecord, Request
 
 __all__ = ["LiveGrid", "Thumb"]
 
+log = logging.getLogger("nbimg")
+
 Thumb = Callable[[ImageRecord, int], "bytes | None"]
 
-#: Longest time that one turn makes small pictures, in seconds: what waits for the cell is Stop.
-TURN_S = 0.15
+#: Threads that make pictures small.
+THREADS = 2
 #: A job that ran longer may be in a file that was saved meanwhile, with the widget in it.
 KEPT_AFTER_S = 20.0
 #: How many screens are kept after their end, for pages that are loaded again.
@@ -67,7 +72,8 @@ class LiveGrid:
         self._thumb = thumb or _made
         self._pressed = pressed
         self._heard: SimpleQueue[Event] = SimpleQueue()
-        self._late: dict[int, ImageRecord] = {}  # pictures that are still to be made small
+        self._small: dict[int, Future[bytes]] = {}  # pictures that are being made small
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="nbimg-thumb")
         self._screen: Screen | None = None
         self._begun_s = time.monotonic()
 
@@ -112,22 +118,22 @@ class LiveGrid:
         changed = self._board.changes()
         pictures: dict[int, bytes] = {}
         for slot, place in changed.items():
+            self._small.pop(slot, None)
             if isinstance(place.picture, ImageRecord):
-                self._late[slot] = place.picture
+                self._small[slot] = self._pool.submit(self._made_small, place.picture)
             else:
-                self._late.pop(slot, None)
                 pictures[slot] = place.picture or b""
-        until = time.monotonic() + TURN_S
-        while self._late and (time.monotonic() < until):
-            slot = next(iter(self._late))
-            pictures[slot] = self._small(self._late.pop(slot))
+        for slot in [slot for slot, made in self._small.items() if made.done()]:
+            pictures[slot] = self._small.pop(slot).result()
+        # a place changes when its picture is there: not done first, and a picture later
         places = self._board.places
-        shown = {k: places[k] for k in (*changed, *pictures) if k not in self._late}
+        shown = {k: places[k] for k in {*changed, *pictures} if k not in self._small}
         if shown:
             self._screen.show(shown, pictures)
 
     def end(self, data: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> None:
         """Give the place up to what is shown in the end; None: nothing is."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         screen, self._screen = self._screen, None
         if screen is None:
             return
@@ -140,10 +146,13 @@ class LiveGrid:
         while len(_kept) > KEPT:
             _kept.popleft().close()
 
-    def _small(self, image: ImageRecord) -> bytes:
+    def _made_small(self, image: ImageRecord) -> bytes:
         try:
             return self._thumb(image, pixels.THUMB_SIDE_PX) or b""
         except NbimgError:  # the grid at the end says so in its tile
+            return b""
+        except Exception:  # one picture that cannot be shown is not the end of the others
+            log.debug("no small picture of %s", image.path, exc_info=True)
             return b""
 
 

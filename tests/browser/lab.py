@@ -86,7 +86,8 @@ class Lab:
         for plugin, value in _SETTINGS.items():
             self._write_setting(plugin, value)
         # as the wheel does; an editable install may be older than what is tested
-        shutil.copytree(EXTENSION, self.folder / "data" / "labextensions" / "nbimg-cells")
+        place = self.folder / "data" / "labextensions" / "nbimg-cells"
+        shutil.copytree(EXTENSION, place, dirs_exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

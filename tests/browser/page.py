@@ -74,9 +74,10 @@ class Page:
 
     def screenshot(self, path: Path) -> None:
         """Take a picture, without the dialog that says that there is no kernel."""
-        close = self.tab.get_by_role("button", name="Close", exact=True)
-        if close.count():
-            close.first.click()
+        for name in ("Close", "No Kernel"):
+            button = self.tab.get_by_role("button", name=name, exact=True)
+            if button.count():
+                button.first.click()
         self.tab.screenshot(path=path)
 
     def save(self) -> Path:

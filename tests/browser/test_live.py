@@ -194,3 +194,15 @@ def test_the_header_says_what_is_waited_for(opened, slow, screenshots):
         page.wait_for_end(1)
     finally:
         slow.credit = "ok"
+
+
+def test_the_header_says_which_model_goes_on_in_the_place_of_another(opened, slow):
+    slow.expect(
+        Outcome(error="it broke", prompt_has="fall", model="black-forest-labs", times=None),
+        Outcome(running_s=3.0, prompt_has="fall", times=None),
+    )
+    page = opened("lab", "falls.ipynb", LOAD, "%%imggen -m flux-dev\nleaves fall")
+    begin(page, 1)
+    page.live(1).locator(".nbimg-said").filter(has_text="qwen-image").wait_for()
+    page.wait_for_end(1)
+    page.wait_for_images(1, 1)

@@ -20,6 +20,7 @@ from nbimg.errors import ResultMissingError
 from nbimg.types import Attempt, ErrorRecord, ImageRecord, Request, Result, Seconds, Status
 
 BASE = Path("/notebooks")
+LARGE = pixels.encode(Image.new("RGB", (256, 256), "red"), "image/webp")
 WEBP = pixels.encode(Image.new("RGB", (64, 64), "red"), "image/webp")
 NASTY = [
     "<script>alert(1)</script>",
@@ -341,12 +342,14 @@ def test_of_a_large_set_sixty_are_seen_more_are_unfolded_and_the_rest_is_linked(
 
     def thumb(image: ImageRecord, side_px: int) -> bytes:
         calls.append(side_px)
-        return WEBP
+        return LARGE
 
     html = grid.render(grid.plan(results, thumb=thumb, base=BASE))
     shown = read(html)
     assert len(shown.images) == 200
-    assert calls == [256] * 60 + [128] * 140
+    sides = [pixels.probe(base64.b64decode(i["src"].split(",")[1])).width for i in shown.images]
+    assert sides == [256] * 60 + [128] * 140
+    assert calls == [256] * 200
     assert html.index("<details") < html.index("440 more</summary>") < html.index("house 60")
     assert html.index("house 199") < html.index("200_0.png")
     assert "nbimg-images/499_0.png" in shown.links

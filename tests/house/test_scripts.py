@@ -13,7 +13,8 @@ import pytest
 from tests.browser.tools import find
 
 PACKAGE = Path(__file__).parents[2] / "nbimg"
-SCRIPTS = sorted(PACKAGE.rglob("*.js"))
+WEB = PACKAGE / "notebook" / "web"  # has tests of its own, see tests/web
+SCRIPTS = sorted(path for path in PACKAGE.rglob("*.js") if WEB not in path.parents)
 OPTIONS = {
     "allowJs": True,
     "checkJs": True,

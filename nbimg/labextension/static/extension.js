@@ -11,7 +11,7 @@ const THEME = {
   ".cm-nbimg-magic": { color: "var(--jp-mirror-editor-keyword-color)", fontWeight: "bold" },
   ".cm-nbimg-option": { color: "var(--jp-mirror-editor-keyword-color)", fontWeight: "normal" },
   ".cm-nbimg-value": { color: "var(--jp-content-font-color1)", fontWeight: "normal", fontStyle: "normal" },
-  ".cm-nbimg-comment": { color: "var(--jp-content-font-color2)", fontStyle: "italic", fontWeight: "normal" },
+  ".cm-nbimg-comment": { color: "var(--jp-content-font-color1)", opacity: "0.75", fontStyle: "italic", fontWeight: "normal" },
   ".cm-nbimg-separator": { color: "var(--jp-mirror-editor-keyword-color)", fontWeight: "bold" },
   ".cm-nbimg-variable": { color: "var(--nbimg-variable)", fontWeight: "bold", fontStyle: "normal" },
   ".cm-nbimg-choice": {
@@ -20,7 +20,7 @@ const THEME = {
     fontStyle: "normal",
     borderBottom: "1px solid currentColor",
   },
-  ".cm-nbimg-escape": { color: "var(--jp-content-font-color2)", fontWeight: "normal" },
+  ".cm-nbimg-escape": { color: "var(--jp-content-font-color1)", opacity: "0.75", fontWeight: "normal" },
   ".cm-nbimg-wrong": {
     color: "var(--jp-content-font-color1)",
     textDecoration: "underline wavy var(--jp-error-color1)",
