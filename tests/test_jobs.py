@@ -77,6 +77,28 @@ def test_it_remembers_the_last_events_and_no_pictures_on_the_way(portal):
     assert [event.task for event in job.events] == list(range(EVENTS, 2 * EVENTS))
 
 
+def test_who_listens_hears_what_was_and_what_follows_and_pictures_on_the_way(portal):
+    go = threading.Event()
+
+    async def work(emit, stop):
+        emit(Planned(tasks=1, images=1))
+        emit(Preview(task=0, data=b"missed"))
+        while not go.is_set():
+            await asyncio.sleep(0.005)
+        emit(Preview(task=0, data=b"seen"))
+        emit(Finished(task=0, result=ended(0)))
+        return ResultSet([ended(0)])
+
+    job = Job("j1", portal, work)
+    until(lambda: job.progress.total == 1)
+    heard = []
+    job.listen(heard.append)
+    go.set()
+    job.wait()
+    assert [type(event) for event in heard] == [Planned, Preview, Finished]
+    assert heard[1].data == b"seen"
+
+
 def test_its_status_says_how_it_ended(portal):
     async def fails(emit, stop):
         raise NbimgError("no")

@@ -25,6 +25,7 @@ from nbimg.errors import (
     OutcomeUnknownError,
     QuotaExceededError,
 )
+from nbimg.events import Notice
 from nbimg.plan import Planned
 from nbimg.types import ImageRecord
 
@@ -102,6 +103,7 @@ class Chain:
                 break
             following = None if self.owed else await self._next(planned, failure)
             if following is not None:
+                self._say(following)
                 planned, calls = following, following.calls()
             elif self.left_out and planned.ref.provider not in self.run.denied:
                 self.forced = True  # no other model: there is nothing to lose by trying
@@ -111,6 +113,12 @@ class Chain:
                 raise failure
             failure = None
         self.task.done(self.variant, _images(made), planned)
+
+    def _say(self, following: Planned) -> None:
+        """Tell whoever watches which model goes on, and why."""
+        if following.notices:
+            index = self.task.planned.index
+            self.run.emit(Notice(task=index, text=following.notices[-1]))
 
     def _first(self) -> Call:
         """What is sent first: what an earlier kernel meant to send, or what is planned.

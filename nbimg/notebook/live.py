@@ -205,16 +205,13 @@ class Live:
         """Have the live grid hear what happens, if there may be one."""
         if self._heard is job or self._quiet or not (in_kernel() and _is_watched()):
             return
-        listen = getattr(job, "listen", None)
-        if listen is None:
-            return
         self._heard = job
         try:
             from nbimg.notebook.livegrid import LiveGrid
         except ImportError:  # no anywidget: the line says enough
             return
         self._grid = LiveGrid(**self._asked, thumb=self._thumb, pressed=self._pressed.set)
-        listen(self._grid.hear)
+        job.listen(self._grid.hear)
 
     def _tick(self, job: Job) -> None:
         if self._pressed.is_set():

@@ -83,9 +83,8 @@ def test_the_grid_is_right_for_those_who_listen_or_see_little(
     opened, made, axe, screenshots, theme
 ):
     page = opened("lab", made.name, theme=f"JupyterLab {theme}")
-    page.tab.set_viewport_size(
-        {"width": 1280, "height": 1800}
-    )  # what is out of sight is not checked
+    # what is out of sight is not checked
+    page.tab.set_viewport_size({"width": 1280, "height": 1800})
     page.wait_for_images(2, 6)
     page.outputs(1).locator("details").first.evaluate("details => { details.open = true }")
     page.screenshot(screenshots / f"grid-{theme.lower()}.png")
