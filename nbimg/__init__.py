@@ -29,10 +29,10 @@ if TYPE_CHECKING:
         submit,
     )
     from nbimg.backends.registry import register_backend
+    from nbimg.calls.jobs import Job
+    from nbimg.concurrency.semaphore import get_semaphore, register_semaphore, semaphores
     from nbimg.errors import GenerationError, NbimgError
-    from nbimg.jobs import Job
     from nbimg.results import ResultSet
-    from nbimg.semaphore import get_semaphore, register_semaphore, semaphores
     from nbimg.types import ImageRecord, Request, Result, Size, Status
     from nbimg.uploads import aupload, upload
 
@@ -41,7 +41,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "GenerationError": "errors",
     "ImageRecord": "types",
-    "Job": "jobs",
+    "Job": "calls.jobs",
     "NbimgError": "errors",
     "Request": "types",
     "Result": "types",
@@ -57,12 +57,12 @@ _HOMES = {
     "batch": "api",
     "edit": "api",
     "generate": "api",
-    "get_semaphore": "semaphore",
+    "get_semaphore": "concurrency.semaphore",
     "job": "api",
     "register_backend": "backends.registry",
-    "register_semaphore": "semaphore",
+    "register_semaphore": "concurrency.semaphore",
     "resume": "api",
-    "semaphores": "semaphore",
+    "semaphores": "concurrency.semaphore",
     "stats": "api",
     "submit": "api",
     "upload": "uploads",

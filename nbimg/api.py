@@ -13,20 +13,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from nbimg import inputs, session
+from nbimg import session
+from nbimg.calls.jobs import Job
 from nbimg.config import SETTINGS
+from nbimg.credentials.given import read_credentials
+from nbimg.credentials.keys import PROVIDER_KEYS
+from nbimg.credentials.secret import Secret
 from nbimg.errors import ImageInputError, OptionError
-from nbimg.given import read_credentials
-from nbimg.jobs import Job
-from nbimg.keys import PROVIDER_KEYS
+from nbimg.media import inputs
 from nbimg.notebook import place
 from nbimg.notebook.live import watch
-from nbimg.options import split_keywords
 from nbimg.results import ResultSet, Usage
-from nbimg.secret import Secret
 from nbimg.session import CallOptions
-from nbimg.tasklist import tasks_of
-from nbimg.tasks import requests_of, spread_seeds
+from nbimg.text.options import split_keywords
+from nbimg.text.tasklist import tasks_of
+from nbimg.text.tasks import requests_of, spread_seeds
 from nbimg.types import Request
 
 __all__ = [

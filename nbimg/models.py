@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nbimg import catalog
-from nbimg.catalog import Entry
+from nbimg.credentials.keys import PROVIDER_KEYS
 from nbimg.errors import NbimgError
-from nbimg.keys import PROVIDER_KEYS
+from nbimg.planning import catalog
+from nbimg.planning.catalog import Entry
 from nbimg.session import Session
 from nbimg.types import Capabilities, Field, ModelRef
 

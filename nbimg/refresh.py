@@ -13,9 +13,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbimg import catalog
-from nbimg.catalog import Entry
 from nbimg.errors import InputError, NbimgError, UnknownNameError
+from nbimg.planning import catalog
+from nbimg.planning.catalog import Entry
 from nbimg.session import Session
 from nbimg.types import Capabilities
 

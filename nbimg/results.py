@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from nbimg import config
-from nbimg.again import Rerun, Sent, retried
+from nbimg.calls.again import Rerun, Sent, retried
 from nbimg.display.bundle import bundle, render_text
 from nbimg.display.grid import Thumb
 from nbimg.store.index import key_of

@@ -20,25 +20,25 @@ from types import MappingProxyType
 from typing import Any
 
 from nbimg import config
-from nbimg.again import Part
 from nbimg.backends.registry import Registry
-from nbimg.call import CallOptions
+from nbimg.calls.again import Part
+from nbimg.calls.call import CallOptions
+from nbimg.calls.jobs import Job
+from nbimg.calls.making import Emit, Making
+from nbimg.calls.resuming import Resuming
+from nbimg.calls.workshop import Workshop
+from nbimg.concurrency.foreign import adapt
+from nbimg.concurrency.portal import Portal
 from nbimg.config import Settings
+from nbimg.credentials.given import given
+from nbimg.credentials.keys import Keys
+from nbimg.credentials.secret import Secret
 from nbimg.errors import GenerationError, UnknownNameError
-from nbimg.foreign import adapt
-from nbimg.given import given
-from nbimg.jobs import Job
-from nbimg.keys import Keys
-from nbimg.making import Emit, Making
-from nbimg.planner import Plan
-from nbimg.portal import Portal
+from nbimg.planning.planner import Plan
 from nbimg.results import Rerun, ResultSet, Usage
-from nbimg.resuming import Resuming
-from nbimg.secret import Secret
 from nbimg.store.left import Left, left
 from nbimg.store.standing import standing
 from nbimg.types import ImageRecord, Request, Result
-from nbimg.workshop import Workshop
 
 __all__ = ["CallOptions", "Session", "default", "raised"]
 

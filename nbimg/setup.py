@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from nbimg import envfile, keys, vault
 from nbimg.backends.base import RemoteBackend
 from nbimg.backends.registry import BUILT_IN
+from nbimg.credentials import envfile, keys, vault
+from nbimg.credentials.given import PROVIDER_KEYS, given, spelled, unknown
+from nbimg.credentials.secret import Secret, redact
 from nbimg.errors import StoreWriteError, UnreachableError
-from nbimg.given import PROVIDER_KEYS, given, spelled, unknown
-from nbimg.secret import Secret, redact
 from nbimg.session import Session
 
 __all__ = ["PLACES", "check", "find_provider", "forget", "keep", "places", "render", "ways"]

@@ -411,7 +411,7 @@ class ImageRecord:
             ResultMissingError: When there is no file.
             ImageInputError: When the file is not an image.
         """
-        from nbimg import pixels
+        from nbimg.media import pixels
 
         return pixels.decode(self.read(), name=str(self.path))
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbimg import inputs, pixels, session
+from nbimg import session
 from nbimg.engine.retry import Policy, retrying
 from nbimg.errors import InputError, UnknownNameError
+from nbimg.media import inputs, pixels
 
 __all__ = ["Upload", "aupload", "upload"]
 

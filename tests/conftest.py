@@ -11,10 +11,11 @@ os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
 
 import pytest
 
-from nbimg import config, semaphore, session
+from nbimg import config, session
+from nbimg.concurrency import semaphore
 from nbimg.config import Settings
+from nbimg.credentials.keys import Keys
 from nbimg.engine import pace
-from nbimg.keys import Keys
 from nbimg.testing import ReplicateServer
 
 

@@ -9,7 +9,6 @@ import pytest
 
 import nbimg
 from nbimg import session
-from nbimg.choose import choose
 from nbimg.errors import (
     GenerationError,
     InputError,
@@ -17,6 +16,7 @@ from nbimg.errors import (
     QuotaExceededError,
     UnknownNameError,
 )
+from nbimg.planning.choose import choose
 from nbimg.testing import FAILURES, Fault, Outcome
 from nbimg.testing.pictures import render_picture
 from nbimg.types import Request, Status

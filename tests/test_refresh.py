@@ -4,11 +4,12 @@ from importlib import resources
 
 import pytest
 
-from nbimg import __main__, catalog, refresh, session
+from nbimg import __main__, refresh, session
 from nbimg.errors import BackendError, InputError
+from nbimg.planning import catalog
 from nbimg.testing import BUILTIN_MODELS, Fault, ReplicateModel
 
-TEXT = resources.files("nbimg").joinpath("catalog.toml").read_text("utf-8")
+TEXT = resources.files("nbimg.planning").joinpath("catalog.toml").read_text("utf-8")
 TODAY = dt.date(2026, 11, 1)
 #: Those of the catalogue that the local service does not have.
 OTHERS = ("black-forest-labs/flux-kontext-pro", "bytedance/seedream-4")

@@ -17,9 +17,9 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from nbimg.config import Rate, Settings
+from nbimg.credentials.keys import Keys
 from nbimg.errors import BackendError, OutcomeUnknownError
 from nbimg.events import Event
-from nbimg.keys import Keys
 from nbimg.types import Capabilities, EncodedImage, InputImage, ModelRef
 
 __all__ = [

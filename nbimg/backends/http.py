@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from nbimg.credentials.secret import redact, veiled
 from nbimg.errors import (
     BackendError,
     InputError,
@@ -25,7 +26,6 @@ from nbimg.errors import (
     ReplyError,
     UnreachableError,
 )
-from nbimg.secret import redact, veiled
 
 if TYPE_CHECKING:
     import httpx

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from nbimg import pixels
 from nbimg.backends import hunyuan_forms, tc3
 from nbimg.backends.base import Call, Context, Prediction, RemoteBackend
 from nbimg.backends.http import Http, Reply
 from nbimg.backends.hunyuan_forms import FORMS, Form, Message
 from nbimg.config import Rate
+from nbimg.credentials.keys import Secret
 from nbimg.errors import (
     JobFailedError,
     KeyMissingError,
@@ -41,7 +41,7 @@ from nbimg.errors import (
     SettingError,
     UnreachableError,
 )
-from nbimg.keys import Secret
+from nbimg.media import pixels
 from nbimg.types import Capabilities, InputImage
 
 __all__ = ["HunyuanBackend"]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
+from nbimg.credentials.keys import redact
 from nbimg.errors import (
     BackendError,
     BusyError,
@@ -28,7 +29,6 @@ from nbimg.errors import (
     ReplyError,
     UnreachableError,
 )
-from nbimg.keys import redact
 
 __all__ = ["KINDS", "Kind", "Stage", "error", "kind_of"]
 

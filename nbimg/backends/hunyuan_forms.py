@@ -21,11 +21,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from nbimg.attachments import refuse
 from nbimg.backends import hunyuan_replies as replies
 from nbimg.backends.base import Call, Prediction, State
 from nbimg.backends.hunyuan_codes import Kind, Stage, error, kind_of
 from nbimg.errors import BackendError, UnknownNameError
+from nbimg.media.attachments import refuse
 from nbimg.types import Capabilities, Field, Size
 
 __all__ = ["FORMS", "MODEL", "SIZES", "Form", "Message"]

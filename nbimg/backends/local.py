@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from nbimg import pixels
 from nbimg.backends.base import Call, Context, LocalBackend
 from nbimg.errors import OfflineError, SetupError, UnknownNameError
 from nbimg.events import Event, Notice
@@ -32,6 +31,7 @@ from nbimg.local.memory import Sizes, forget
 from nbimg.local.pipelines import Pipelines, Row, readable_size
 from nbimg.local.previews import Previews
 from nbimg.local.speed import tuned
+from nbimg.media import pixels
 from nbimg.types import Capabilities, EncodedImage
 
 __all__ = ["DemoBackend", "DiffusersBackend", "demo_folder", "loaded", "unload"]

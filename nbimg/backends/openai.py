@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from nbimg import pixels
 from nbimg.backends import openai_dialects as dialects
 from nbimg.backends import openai_replies as replies
 from nbimg.backends.base import Call, Context, Prediction, RemoteBackend, report
@@ -35,6 +34,7 @@ from nbimg.errors import (
     UnreachableError,
 )
 from nbimg.events import Preview
+from nbimg.media import pixels
 from nbimg.types import Capabilities, InputImage
 
 __all__ = ["OpenAIBackend"]

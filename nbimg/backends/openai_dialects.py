@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from nbimg.attachments import refuse
 from nbimg.backends.base import Call
+from nbimg.media.attachments import refuse
 from nbimg.types import Capabilities, Field, Size
 
 __all__ = ["Dialect", "Served", "capabilities", "fields", "local", "recognise"]

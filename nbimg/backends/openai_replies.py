@@ -17,10 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin
 
-from nbimg import pixels
 from nbimg.backends.base import Output, Prediction, State
 from nbimg.backends.http import Reply, origin
 from nbimg.backends.openai_dialects import Dialect
+from nbimg.credentials.keys import redact
 from nbimg.errors import (
     BackendError,
     BusyError,
@@ -32,7 +32,7 @@ from nbimg.errors import (
     RejectedError,
     ReplyError,
 )
-from nbimg.keys import redact
+from nbimg.media import pixels
 
 __all__ = ["Events", "decoded", "failure", "prediction", "retry_after_s", "said"]
 

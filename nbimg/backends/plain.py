@@ -18,6 +18,7 @@ from typing import Any, ClassVar, cast
 
 from nbimg.backends.base import Call, Context, Prediction, RemoteBackend
 from nbimg.backends.http import Http, Reply, origin
+from nbimg.credentials.keys import PROVIDER_KEYS, redact
 from nbimg.errors import (
     BackendError,
     BusyError,
@@ -29,7 +30,6 @@ from nbimg.errors import (
     UnknownNameError,
     UnreachableError,
 )
-from nbimg.keys import PROVIDER_KEYS, redact
 from nbimg.types import Capabilities
 
 __all__ = ["PlainBackend", "checked", "retry_after_s"]

@@ -14,7 +14,7 @@ from importlib import metadata
 from types import MappingProxyType
 
 from nbimg.backends.base import Context, LocalBackend, RemoteBackend
-from nbimg.bridge import bridged
+from nbimg.concurrency.bridge import bridged
 from nbimg.errors import SettingError, UnknownNameError
 
 __all__ = ["Backend", "Registry", "register_backend"]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from nbimg.attachments import replaced
 from nbimg.backends import schema
 from nbimg.backends.base import Call, Context, Prediction, State
 from nbimg.backends.http import Reply
@@ -41,6 +40,7 @@ from nbimg.errors import (
     ReplyError,
     UnknownNameError,
 )
+from nbimg.media.attachments import replaced
 from nbimg.types import Capabilities
 
 __all__ = ["Found", "ReplicateBackend"]

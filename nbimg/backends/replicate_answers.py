@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from nbimg.backends.base import Call, Output, Prediction, State
+from nbimg.credentials.keys import redact
 from nbimg.errors import (
     BackendError,
     ContentRefusedError,
@@ -25,7 +26,6 @@ from nbimg.errors import (
     JobFailedError,
     ReplyError,
 )
-from nbimg.keys import redact
 
 __all__ = ["VERSION", "ahead_s", "created_utc", "likeness", "listed", "prediction", "target"]
 

@@ -17,10 +17,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from nbimg import pixels
 from nbimg.backends.base import report
+from nbimg.credentials.given import account
 from nbimg.events import Notice
-from nbimg.given import account
+from nbimg.media import pixels
 from nbimg.types import InputImage
 
 __all__ = ["MAX_INLINE_BYTES", "Files", "extension", "smaller"]

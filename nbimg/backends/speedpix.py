@@ -44,12 +44,12 @@ from nbimg.backends.speedpix_replies import (
     task_of,
 )
 from nbimg.backends.speedpix_signing import signed
+from nbimg.credentials.given import account
 from nbimg.errors import (
     OutcomeUnknownError,
     ReplyError,
     UnreachableError,
 )
-from nbimg.given import account
 from nbimg.types import Capabilities
 
 __all__ = ["SpeedPixBackend"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nbimg import inputs, pixels
 from nbimg.errors import InputError, OptionError
+from nbimg.media import inputs, pixels
 from nbimg.types import InputImage
 
 __all__ = ["MAX_INLINE_BYTES", "STRATEGIES", "File", "Sender"]

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from nbimg.backends.base import Output, Prediction, State
 from nbimg.backends.http import Reply
+from nbimg.credentials.keys import redact
 from nbimg.errors import (
     BackendError,
     BusyError,
@@ -30,7 +31,6 @@ from nbimg.errors import (
     ReplyError,
     UnreachableError,
 )
-from nbimg.keys import redact
 
 __all__ = ["job_error", "opened", "prediction", "reason", "said", "state_of", "task_of"]
 

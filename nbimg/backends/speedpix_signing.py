@@ -17,7 +17,7 @@ import time
 import uuid
 from email.utils import formatdate
 
-from nbimg.keys import Secret
+from nbimg.credentials.keys import Secret
 
 __all__ = ["JSON", "content_md5", "signed"]
 

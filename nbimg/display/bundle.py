@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nbimg import pixels
 from nbimg.display import grid, tile, words
 from nbimg.display.grid import Plan, Thumb
 from nbimg.display.html import clean
 from nbimg.errors import ImageInputError
+from nbimg.media import pixels
 from nbimg.types import ImageRecord, Result, Status
 
 __all__ = ["BUDGET_BYTES", "bundle", "render_text"]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nbimg.display import words
 from nbimg.errors import NbimgError
-from nbimg.plan import Planned
+from nbimg.planning.plan import Planned
 
 __all__ = ["render_plan"]
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nbimg import pixels
 from nbimg.display import frame, layout, words
 from nbimg.display import tile as tiles
 from nbimg.display.html import Markup, element, join
 from nbimg.display.tile import Tile
 from nbimg.errors import NbimgError
+from nbimg.media import pixels
 from nbimg.types import ImageRecord, Result, Status
 
 __all__ = ["Plan", "Thumb", "plan", "render", "summary"]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbimg.calls.progress import Fold
 from nbimg.display.html import element
 from nbimg.display.progress import render_numbers
-from nbimg.progress import Fold
 
 __all__ = ["JobRow", "JobTable"]
 

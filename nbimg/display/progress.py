@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 
-from nbimg import pixels
+from nbimg.calls.progress import Fold, Hold
 from nbimg.display import words
 from nbimg.display.html import Markup, clean, element
-from nbimg.progress import Fold, Hold
+from nbimg.media import pixels
 from nbimg.types import Status
 
 __all__ = ["render_html", "render_numbers", "render_said", "render_text"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nbimg import pixels
 from nbimg.display import words
 from nbimg.display.html import Markup, element, join
+from nbimg.media import pixels
 from nbimg.types import ImageRecord, Result, Status
 
 __all__ = [

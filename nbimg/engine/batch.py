@@ -17,6 +17,7 @@ from typing import Any
 from nbimg import telemetry
 from nbimg.backends.base import Call, Prediction
 from nbimg.backends.registry import Backend, Registry
+from nbimg.credentials.given import account
 from nbimg.engine.breaker import Breakers
 from nbimg.engine.limits import Lane, Limits
 from nbimg.engine.pace import Pace
@@ -24,8 +25,7 @@ from nbimg.engine.retry import Policy
 from nbimg.engine.task import Task
 from nbimg.errors import BackendError, BusyError, NbimgError, StoreError
 from nbimg.events import Finished, Listener, Retrying, Saved, Started, Waiting
-from nbimg.given import account
-from nbimg.plan import Planned
+from nbimg.planning.plan import Planned
 from nbimg.store.files import Store
 from nbimg.store.journal import Journal, SentCall
 from nbimg.store.provenance import describe

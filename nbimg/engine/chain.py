@@ -26,7 +26,7 @@ from nbimg.errors import (
     QuotaExceededError,
 )
 from nbimg.events import Notice
-from nbimg.plan import Planned
+from nbimg.planning.plan import Planned
 from nbimg.types import ImageRecord
 
 __all__ = ["Chain"]

@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from nbimg.concurrency.foreign import Adapted, adapt
+from nbimg.concurrency.semaphore import Semaphore, account_semaphore, own_limit
 from nbimg.config import Rate, Settings
 from nbimg.engine.forecast import Forecast, forecast
 from nbimg.engine.gate import Gate, Passage
 from nbimg.engine.window import Mark, Window
 from nbimg.errors import SettingError
-from nbimg.foreign import Adapted, adapt
-from nbimg.semaphore import Semaphore, account_semaphore, own_limit
 
 __all__ = ["Account", "Lane", "Limits", "Tell"]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from nbimg.backends.base import Call, Prediction, RemoteBackend, State, reporting
+from nbimg.credentials.keys import redact
 from nbimg.engine.batch import BatchRun
 from nbimg.engine.gate import Passage
 from nbimg.engine.pace import Pace
@@ -32,7 +33,6 @@ from nbimg.errors import (
     UnreachableError,
 )
 from nbimg.events import Event, Step, Submitted, Waiting
-from nbimg.keys import redact
 from nbimg.store.journal import SentCall
 from nbimg.types import ImageRecord
 

@@ -25,7 +25,7 @@ from nbimg.engine.local import Member, run_local
 from nbimg.engine.pace import Pace
 from nbimg.errors import NbimgError
 from nbimg.events import Finished, Listener
-from nbimg.plan import Planned
+from nbimg.planning.plan import Planned
 from nbimg.store.files import Store
 from nbimg.store.journal import Journal, Row
 from nbimg.types import ErrorRecord, Result, Status

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nbimg.backends.base import Call
 from nbimg.errors import ContentRefusedError, OutcomeUnknownError, ReplyError
-from nbimg.plan import Planned
+from nbimg.planning.plan import Planned
 from nbimg.types import Attempt, ErrorRecord, ImageRecord, Result, Seconds, Status
 
 __all__ = ["Task"]

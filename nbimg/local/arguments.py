@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbimg import pixels
 from nbimg.backends.base import Call
 from nbimg.errors import JobFailedError
 from nbimg.local.device import needed
 from nbimg.local.families import Family, Reading, family_of
+from nbimg.media import pixels
 from nbimg.types import InputImage
 
 __all__ = ["Bucket", "Member", "arguments", "buckets"]

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nbimg import pixels
 from nbimg.events import Event, Preview
 from nbimg.local import colours
 from nbimg.local.device import needed
+from nbimg.media import pixels
 
 __all__ = ["Previews"]
 

@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nbimg import cell
-from nbimg.cell import Block, CellSpec
-from nbimg.expand import escape
-from nbimg.options import find_names
+from nbimg.text import cell
+from nbimg.text.cell import Block, CellSpec
+from nbimg.text.expand import escape
+from nbimg.text.options import find_names
 from nbimg.types import ImageRecord, InputImage, Request
 
 __all__ = ["as_cell", "near", "written"]

@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from nbimg.options import MAGICS
+from nbimg.text.options import MAGICS
 
 __all__ = ["Awaited"]
 

@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nbimg import pixels
 from nbimg.config import Settings
 from nbimg.display import tile as tiles
 from nbimg.display.grid import Thumb
 from nbimg.errors import InputError, NbimgError, ResultMissingError
+from nbimg.media import pixels
 from nbimg.notebook import details
 from nbimg.notebook.ascell import as_cell, near
 from nbimg.notebook.widget import Answer

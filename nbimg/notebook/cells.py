@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nbimg import cell as cells
-from nbimg import inputs
-from nbimg.cell import CellSpec
+from nbimg.calls.jobs import Job
 from nbimg.display.dryrun import render_plan
 from nbimg.errors import InputError
-from nbimg.expand import Expansion, expand
-from nbimg.jobs import Job
+from nbimg.media import inputs
 from nbimg.notebook import place
 from nbimg.notebook.live import Live
 from nbimg.notebook.run import Run, StoppedError, answering, interruptible
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions, Session
-from nbimg.tasklist import parse_tasks, read_tasks
-from nbimg.tasks import requests_of
+from nbimg.text import cell as cells
+from nbimg.text.cell import CellSpec
+from nbimg.text.expand import Expansion, expand
+from nbimg.text.tasklist import parse_tasks, read_tasks
+from nbimg.text.tasks import requests_of
+from nbimg.text.usage import render_help
 from nbimg.types import Request
-from nbimg.usage import render_help
 
 __all__ = ["StoppedError", "attend", "run"]
 

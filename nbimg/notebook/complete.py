@@ -13,9 +13,9 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
-from nbimg import catalog
-from nbimg.given import PROVIDER_KEYS
-from nbimg.options import MAGICS, Option, Scope, find_flags
+from nbimg.credentials.given import PROVIDER_KEYS
+from nbimg.planning import catalog
+from nbimg.text.options import MAGICS, Option, Scope, find_flags
 
 __all__ = ["option_matcher"]
 

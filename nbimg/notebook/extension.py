@@ -14,7 +14,7 @@ from nbimg.notebook.awaited import Awaited
 from nbimg.notebook.complete import option_matcher
 from nbimg.notebook.left import say_left
 from nbimg.notebook.magics import NbImg
-from nbimg.options import MAGICS
+from nbimg.text.options import MAGICS
 
 __all__ = ["load", "unload"]
 

@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nbimg import cell
-from nbimg.cell import CellSpec
-from nbimg.expand import escape
 from nbimg.notebook.ascell import near
-from nbimg.options import OPTIONS
+from nbimg.text import cell
+from nbimg.text.cell import CellSpec
+from nbimg.text.expand import escape
+from nbimg.text.options import OPTIONS
 from nbimg.types import Capabilities, Field, Request
 
 __all__ = ["EMPTY", "fields", "form_of", "line_of"]

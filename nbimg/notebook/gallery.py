@@ -14,13 +14,14 @@ from typing import Any
 
 import traitlets
 
-from nbimg import catalog, session
+from nbimg import session
+from nbimg.credentials.given import PROVIDER_KEYS
 from nbimg.errors import InputError
-from nbimg.given import PROVIDER_KEYS
 from nbimg.notebook.ascell import as_cell, near
 from nbimg.notebook.browse import Browse, output_store
 from nbimg.notebook.watch import Watch
 from nbimg.notebook.widget import Answer, Widget, living, script, style
+from nbimg.planning import catalog
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions, Session
 from nbimg.store.files import Store

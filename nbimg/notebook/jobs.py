@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from nbimg.calls.jobs import Job
 from nbimg.display import words
 from nbimg.display.jobs import JobRow, JobTable
 from nbimg.errors import InputError, OptionError, UnknownNameError
-from nbimg.jobs import Job
 from nbimg.notebook.left import render_left
 from nbimg.notebook.live import Live
 from nbimg.notebook.run import Run, answering

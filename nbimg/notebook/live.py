@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbimg.calls.jobs import Job
+from nbimg.calls.progress import Fold
 from nbimg.display import words
 from nbimg.display.progress import render_html, render_numbers, render_said, render_text
 from nbimg.events import Planned
-from nbimg.jobs import Job
-from nbimg.progress import Fold
 from nbimg.results import ResultSet
 from nbimg.types import ImageRecord, Request
 

@@ -15,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from nbimg import pixels
 from nbimg.display.board import Board
 from nbimg.display.frame import Frame, frame
 from nbimg.errors import NbimgError
 from nbimg.events import Event
+from nbimg.media import pixels
 from nbimg.notebook.screen import Screen
 from nbimg.types import ImageRecord, Request
 

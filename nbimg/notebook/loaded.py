@@ -10,8 +10,8 @@ import sys
 import time
 from typing import Any
 
-from nbimg import catalog
 from nbimg.errors import OptionError
+from nbimg.planning import catalog
 from nbimg.session import Session
 
 __all__ = ["answer", "render_loaded"]

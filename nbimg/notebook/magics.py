@@ -17,7 +17,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from nbimg import config
 from nbimg.config import SETTINGS, Setting
 from nbimg.errors import SettingError
-from nbimg.usage import render_help
+from nbimg.text.usage import render_help
 
 __all__ = ["NbImg"]
 

@@ -14,21 +14,24 @@ from typing import Any
 
 import traitlets
 
-from nbimg import catalog, cell, inputs, models, pixels, session
-from nbimg.choose import choose
+from nbimg import models, session
+from nbimg.credentials.given import PROVIDER_KEYS
 from nbimg.display import words
 from nbimg.errors import InputError, NbimgError
-from nbimg.expand import Expansion, expand
-from nbimg.given import PROVIDER_KEYS
+from nbimg.media import inputs, pixels
 from nbimg.notebook.ascell import near, written
 from nbimg.notebook.browse import Browse, output_store
 from nbimg.notebook.form import EMPTY, fields, form_of, line_of
 from nbimg.notebook.runs import Runs
 from nbimg.notebook.widget import Answer, Widget, script, style
+from nbimg.planning import catalog
+from nbimg.planning.choose import choose
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions, Session
 from nbimg.store.index import Index
 from nbimg.store.marks import Marks
+from nbimg.text import cell
+from nbimg.text.expand import Expansion, expand
 from nbimg.types import Capabilities, ImageRecord, ModelRef, Request
 
 __all__ = ["Panel", "open_panel"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from nbimg.cache import Cell
+from nbimg.calls.cache import Cell
 
 __all__ = ["cell"]
 

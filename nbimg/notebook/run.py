@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nbimg.calls.jobs import Job
 from nbimg.display.html import element
 from nbimg.errors import GenerationError, NbimgError
-from nbimg.jobs import Job
 from nbimg.notebook.live import Live, StoppedError, stopped
 from nbimg.results import ResultSet
 from nbimg.types import Status

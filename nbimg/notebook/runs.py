@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nbimg import pixels
+from nbimg.calls.jobs import Job
 from nbimg.display import tile as tiles
 from nbimg.display import words
 from nbimg.display.grid import Thumb
 from nbimg.events import Finished, Saved
-from nbimg.jobs import Job
+from nbimg.media import pixels
 from nbimg.notebook.browse import Browse
 from nbimg.notebook.watch import Tell, Watch
 from nbimg.notebook.widget import Answer

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from nbimg import setup
+from nbimg.credentials.given import spelled, unknown
+from nbimg.credentials.secret import Secret
 from nbimg.errors import (
     BackendError,
     InputError,
@@ -24,9 +26,7 @@ from nbimg.errors import (
     SettingError,
     SetupError,
 )
-from nbimg.given import spelled, unknown
 from nbimg.notebook.run import answering
-from nbimg.secret import Secret
 from nbimg.session import Session
 
 __all__ = ["WORDS", "run"]

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nbimg.calls.jobs import Job
 from nbimg.display.progress import render_text
 from nbimg.errors import NbimgError
-from nbimg.jobs import Job
 from nbimg.results import ResultSet
 from nbimg.types import Status
 

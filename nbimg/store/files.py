@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nbimg import pixels, video
 from nbimg.errors import ImageInputError, ResultDamagedError, ResultMissingError, StoreWriteError
+from nbimg.media import pixels, video
 from nbimg.store.names import file_name
 from nbimg.store.provenance import embed
 from nbimg.types import EncodedImage, ImageRecord, InputImage
@@ -183,7 +183,7 @@ class Store:
         """Keep an input image, or a video that a model takes in, by its content.
 
         Args:
-            data: Upright and without location data, see `nbimg.inputs`.
+            data: Upright and without location data, see `nbimg.media.inputs`.
             source: What the user gave, for captions.
 
         Raises:

@@ -6,8 +6,8 @@ import pytest
 
 from nbimg.backends import http
 from nbimg.backends.http import MAYBE_SENT, NEVER_SENT, Http, Reply, bare, origin
+from nbimg.credentials.keys import Secret
 from nbimg.errors import InputError, OutcomeUnknownError, ReplyError, UnreachableError
-from nbimg.keys import Secret
 from nbimg.testing import Fault, LocalServer
 from nbimg.testing import Reply as Answer
 

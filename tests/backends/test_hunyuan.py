@@ -10,9 +10,9 @@ import pytest
 
 import nbimg
 from nbimg import config
+from nbimg.concurrency.semaphore import own_limit
 from nbimg.config import Settings
 from nbimg.errors import KeyMissingError, SettingError, UnknownNameError
-from nbimg.semaphore import own_limit
 from nbimg.testing import Fault
 from nbimg.testing.hunyuan import HunyuanServer
 from nbimg.testing.hunyuan_jobs import HunyuanOutcome
@@ -96,7 +96,7 @@ def test_an_api_key_alone_means_tokenhub(monkeypatch, service):
 def test_a_base_url_of_tencents_says_which_api_it_is(monkeypatch):
     from nbimg.backends.base import Context
     from nbimg.backends.hunyuan import HunyuanBackend
-    from nbimg.keys import Keys
+    from nbimg.credentials.keys import Keys
 
     def name(url, **keys):
         settings = Settings({"NBIMG_HUNYUAN_BASE_URL": url})

@@ -4,7 +4,7 @@ import pytest
 
 from nbimg import errors
 from nbimg.backends.hunyuan_codes import KINDS, Kind, Stage, error, kind_of
-from nbimg.keys import Secret
+from nbimg.credentials.keys import Secret
 
 BY_KIND = {
     Kind.CROWDED: """RequestLimitExceeded.JobNumExceed FailedOperation.EngineServerLimitExceeded LimitExceeded""",

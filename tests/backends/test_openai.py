@@ -22,11 +22,11 @@ from nbimg.backends.openai_dialects import (
     fields,
     recognise,
 )
+from nbimg.calls.jobs import Job
 from nbimg.config import Settings
+from nbimg.credentials.keys import Keys
 from nbimg.errors import BackendError, KeyMissingError, ReplyError, UnknownNameError
 from nbimg.events import Finished, Preview
-from nbimg.jobs import Job
-from nbimg.keys import Keys
 from nbimg.testing import FAKE_OPENAI_KEY, Fault, OpenAIServer, RateLimit, conformance
 from nbimg.testing.conformance import BackendConformance, Place, inline
 from nbimg.testing.pictures import render_picture

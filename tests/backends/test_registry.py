@@ -7,8 +7,8 @@ from nbimg.backends import registry
 from nbimg.backends.base import Context
 from nbimg.backends.registry import BUILT_IN, Registry, register_backend
 from nbimg.config import Settings
+from nbimg.credentials.keys import Keys
 from nbimg.errors import SettingError, UnknownNameError
-from nbimg.keys import Keys
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_a_file_output_of_the_official_client_is_an_image(server):
     replicate = pytest.importorskip("replicate")
     from replicate.helpers import FileOutput
 
-    from nbimg import inputs
+    from nbimg.media import inputs
 
     client = replicate.Client(api_token=server.token, base_url=server.base_url)
     nbimg.generate("x", model="flux-dev")

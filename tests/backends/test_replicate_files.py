@@ -4,9 +4,9 @@ import PIL.Image
 import pytest
 
 import nbimg
-from nbimg import pixels
 from nbimg.backends import replicate_files
 from nbimg.backends.replicate_files import MAX_INLINE_BYTES, smaller
+from nbimg.media import pixels
 from nbimg.testing import COMMUNITY_MODEL, Fault
 from nbimg.testing.conformance import noise
 from nbimg.testing.pictures import render_picture

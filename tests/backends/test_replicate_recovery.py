@@ -10,8 +10,8 @@ from nbimg.backends.base import Call, Context
 from nbimg.backends.replicate import ReplicateBackend
 from nbimg.backends.replicate_answers import likeness
 from nbimg.config import Settings
+from nbimg.credentials.keys import Keys
 from nbimg.errors import OutcomeUnknownError
-from nbimg.keys import Keys
 from nbimg.testing import COMMUNITY_MODEL, Fault
 from nbimg.testing.conformance import noise
 from nbimg.testing.pictures import render_picture

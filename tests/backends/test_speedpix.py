@@ -8,13 +8,14 @@ import PIL.Image
 import pytest
 
 import nbimg
-from nbimg import config, pixels, session
+from nbimg import config, session
 from nbimg.backends.base import State
 from nbimg.backends.http import Reply
 from nbimg.backends.speedpix_inputs import mapped, target
 from nbimg.backends.speedpix_replies import job_error, opened, prediction, reason
 from nbimg.backends.speedpix_signing import content_md5, signed
 from nbimg.config import Settings
+from nbimg.credentials.keys import Secret
 from nbimg.errors import (
     BusyError,
     ContentRefusedError,
@@ -26,7 +27,7 @@ from nbimg.errors import (
     SettingError,
     UnreachableError,
 )
-from nbimg.keys import Secret
+from nbimg.media import pixels
 from nbimg.testing import Fault
 from nbimg.testing.speedpix import FAKE_APP_KEY, FAKE_APP_SECRET, SAID, SpeedPixServer
 from nbimg.testing.speedpix_jobs import SpeedPixOutcome, Workflow

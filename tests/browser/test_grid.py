@@ -176,8 +176,8 @@ def test_as_latex_it_keeps_the_contact_sheets(made, tmp_path):
 def test_five_hundred_pictures_open_well(sheet, screenshots):
     from PIL import Image
 
-    from nbimg import pixels
     from nbimg.display import grid
+    from nbimg.media import pixels
     from nbimg.types import ImageRecord, Request, Result
 
     smalls = [

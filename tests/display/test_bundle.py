@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nbimg import pixels
 from nbimg.display.bundle import BUDGET_BYTES, bundle, render_text
+from nbimg.media import pixels
 from nbimg.types import ErrorRecord, ImageRecord, Request, Result, Status
 
 BASE = Path("/notebooks")

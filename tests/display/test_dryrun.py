@@ -1,7 +1,7 @@
 from nbimg.display.dryrun import render_plan
 from nbimg.errors import InputError
-from nbimg.plan import plan
-from nbimg.planner import Plan
+from nbimg.planning.plan import plan
+from nbimg.planning.planner import Plan
 from nbimg.types import Capabilities, Field, ModelRef, Request
 
 FLUX = ModelRef("replicate", "x/flux", "flux")

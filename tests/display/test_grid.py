@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nbimg import pixels
 from nbimg.display import grid, tile
 from nbimg.errors import ResultMissingError
+from nbimg.media import pixels
 from nbimg.types import Attempt, ErrorRecord, ImageRecord, Request, Result, Seconds, Status
 
 BASE = Path("/notebooks")

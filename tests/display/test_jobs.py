@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nbimg.calls.progress import Fold
 from nbimg.display.jobs import JobRow, JobTable
 from nbimg.events import Planned, Started
-from nbimg.progress import Fold
 
 
 def row(number: int, about: str = "a cat") -> JobRow:

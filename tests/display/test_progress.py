@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbimg.calls.progress import Fold
 from nbimg.display.progress import render_html, render_text
 from nbimg.events import (
     Event,
@@ -32,7 +33,6 @@ from nbimg.events import (
     Submitted,
     Waiting,
 )
-from nbimg.progress import Fold
 from nbimg.types import ImageRecord, Request, Result, Status
 
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from nbimg import pixels
 from nbimg.display import grid
 from nbimg.display.bundle import bundle
+from nbimg.media import pixels
 from nbimg.results import ResultSet
 from nbimg.types import ImageRecord, Request, Result
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from nbimg.backends import registry
-from nbimg.call import CallOptions
+from nbimg.calls.call import CallOptions
+from nbimg.calls.resuming import Resuming
+from nbimg.calls.workshop import Place, Workshop
+from nbimg.concurrency.semaphore import _known as known_semaphores
 from nbimg.config import Rate, Settings
+from nbimg.credentials.keys import Keys
 from nbimg.engine.run import Batch, Engine
 from nbimg.events import Finished, Started
-from nbimg.keys import Keys
-from nbimg.plan import plan
-from nbimg.resuming import Resuming
-from nbimg.semaphore import _known as known_semaphores
+from nbimg.planning.plan import plan
 from nbimg.types import ModelRef, Request
-from nbimg.workshop import Place, Workshop
 from tests.engine.memory import Disk, MemoryJournal, MemoryStore
 from tests.engine.scripted import SEED, Chances, Scripted, Server
 from tests.engine.virtual import Clock, KilledError, VirtualLoop, virtual_time

@@ -5,7 +5,7 @@ import time
 import pytest
 
 import nbimg
-from nbimg import semaphore
+from nbimg.concurrency import semaphore
 from nbimg.config import Rate, Settings
 from nbimg.engine.limits import Limits
 from nbimg.engine.window import MARGIN
@@ -113,7 +113,7 @@ def test_an_account_can_be_held_before_it_was_used(monkeypatch):
 def test_the_default_of_an_account_is_its_backends():
     from nbimg.backends.base import Context
     from nbimg.backends.registry import BUILT_IN, Registry
-    from nbimg.keys import Keys
+    from nbimg.credentials.keys import Keys
 
     registry = Registry(Context(Settings({}), Keys({})))
     for name in BUILT_IN:

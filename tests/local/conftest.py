@@ -5,11 +5,11 @@ import threading
 
 import pytest
 
-from nbimg import pixels
 from nbimg.backends.base import Call
 from nbimg.local import batch
 from nbimg.local.batch import Bench
 from nbimg.local.memory import Sizes
+from nbimg.media import pixels
 from nbimg.types import InputImage, ModelRef
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")

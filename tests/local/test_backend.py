@@ -14,12 +14,12 @@ import nbimg
 from nbimg import session
 from nbimg.backends import local
 from nbimg.backends.base import Context
-from nbimg.choose import choose
 from nbimg.config import Settings
+from nbimg.credentials.keys import Keys
 from nbimg.errors import GenerationError, JobFailedError, OptionError, UnknownNameError
-from nbimg.keys import Keys
 from nbimg.local import batch, shelf
 from nbimg.notebook import loaded
+from nbimg.planning.choose import choose
 from nbimg.types import Status
 from tests.local.conftest import COLOURS, Spy, call
 from tests.local.test_shelf import cache, put  # noqa: F401  # a fixture
@@ -311,7 +311,7 @@ def chosen(task="generate", **environ):
 def test_a_graphics_card_and_a_model_on_disk_go_before_the_demo(cache, saved, monkeypatch):  # noqa: F811
     put(cache, "someone/tiny", saved)
     assert chosen().ref.provider == "demo"  # no card
-    monkeypatch.setattr("nbimg.choose.accelerator", lambda: "cuda")
+    monkeypatch.setattr("nbimg.planning.choose.accelerator", lambda: "cuda")
     for task in ("generate", "edit"):
         choice = chosen(task)
         assert choice.ref.full == "local:someone/tiny"
@@ -324,7 +324,7 @@ def test_a_graphics_card_and_a_model_on_disk_go_before_the_demo(cache, saved, mo
 
 
 def test_only_models_that_are_whole_and_do_the_task_are_chosen(cache, saved, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("nbimg.choose.accelerator", lambda: "cuda")
+    monkeypatch.setattr("nbimg.planning.choose.accelerator", lambda: "cuda")
     put(cache, "someone/broken", saved, without=["unet"])
     folder = put(cache, "someone/new", saved)
     index = folder / "model_index.json"

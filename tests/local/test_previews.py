@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbimg import pixels
 from nbimg.backends.local import demo_folder
 from nbimg.events import Preview
 from nbimg.local import colours, manifest, pipelines, previews
+from nbimg.media import pixels
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

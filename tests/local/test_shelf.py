@@ -9,6 +9,7 @@ import pytest
 from nbimg.backends.base import Context
 from nbimg.backends.local import DiffusersBackend, unload
 from nbimg.config import Settings
+from nbimg.credentials.keys import Keys
 from nbimg.errors import (
     KeyRejectedError,
     OfflineError,
@@ -16,7 +17,6 @@ from nbimg.errors import (
     UnknownNameError,
     UnreachableError,
 )
-from nbimg.keys import Keys
 from nbimg.local import download, shelf
 from tests.local.hub import COMMIT, Hub
 

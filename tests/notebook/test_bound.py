@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.test_bridge import MINE
+from tests.concurrency.test_bridge import MINE
 
 from .conftest import Notebook
 

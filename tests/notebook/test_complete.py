@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nbimg import catalog
-from nbimg.options import find_flags
+from nbimg.planning import catalog
+from nbimg.text.options import find_flags
 
 
 @pytest.mark.parametrize(

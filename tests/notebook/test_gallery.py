@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 import nbimg
-from nbimg import cell, pixels, session
-from nbimg.expand import expand
+from nbimg import session
+from nbimg.media import pixels
 from nbimg.notebook.gallery import open_gallery
 from nbimg.notebook.panel import open_panel
 from nbimg.results import ResultSet
 from nbimg.testing import OpenAIServer, Outcome, ReplicateServer
+from nbimg.text import cell
+from nbimg.text.expand import expand
 from nbimg.types import ImageRecord, Request, Result
 
 from .pages import Heard

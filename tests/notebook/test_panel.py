@@ -6,12 +6,13 @@ import pytest
 from PIL import Image
 
 import nbimg
-from nbimg import cell, pixels
-from nbimg.expand import expand
+from nbimg.media import pixels
 from nbimg.notebook import form as forms
 from nbimg.notebook.form import EMPTY, fields, form_of, line_of
 from nbimg.notebook.panel import open_panel
 from nbimg.testing import Outcome, ReplicateServer
+from nbimg.text import cell
+from nbimg.text.expand import expand
 from nbimg.types import Capabilities, Field, Request, Size
 
 from .pages import Heard

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nbimg.testing import Fault
-from tests.test_secrets import PROVIDERS, TELLING, planted
+from tests.credentials.test_secrets import PROVIDERS, TELLING, planted
 
 CELLS = (
     "%%imggen -m {model} --no-fallback --no-cache\na red house",

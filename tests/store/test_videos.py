@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nbimg.errors import ImageInputError, ResultMissingError
-from nbimg.pixels import poster, probe
+from nbimg.media.pixels import poster, probe
 from nbimg.store.files import Store
 from nbimg.testing.pictures import render_picture
 from nbimg.testing.videos import render_video

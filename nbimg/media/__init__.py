@@ -1,0 +1,1 @@
+"""Images and videos that come in: read, measured, kept by their content."""

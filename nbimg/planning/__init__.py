@@ -1,0 +1,1 @@
+"""Which model makes a request, with which parameters, for how much."""

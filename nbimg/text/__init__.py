@@ -1,0 +1,1 @@
+"""What a person writes → requests: cells, options, lists of tasks."""

@@ -1,0 +1,218 @@
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+import nbimg
+from nbimg import session
+from nbimg.calls import resuming
+from nbimg.errors import BudgetError, UnknownNameError
+from nbimg.testing import Fault
+from nbimg.testing.openai import OpenAIServer
+from nbimg.types import Request, Status
+
+JOURNAL = Path("nbimg-images/.nbimg/journal.sqlite3")
+
+
+def states():
+    with sqlite3.connect(JOURNAL) as db:
+        rows = db.execute("SELECT state FROM call ORDER BY id").fetchall()
+    db.close()
+    return [state for (state,) in rows]
+
+
+def test_with_nothing_left_there_is_nothing_to_do(server):
+    assert len(nbimg.resume()) == 0
+    nbimg.generate("a cat", model="flux-dev")
+    assert len(nbimg.resume()) == 0
+    assert len(server.jobs) == 1
+
+
+def test_an_image_that_could_not_be_fetched_is_fetched_later_and_not_paid_again(server):
+    server.inject(Fault("html", path="/xezq/*", status=503, times=3))
+    (failed,) = nbimg.generate(["a cat"], model="flux-dev", fallback=())
+    assert failed.status is Status.FAILED
+    (again,) = nbimg.resume()
+    assert again.status is Status.OK
+    assert again.images[0].path.is_file()
+    assert len(server.jobs) == 1
+    assert len(nbimg.resume()) == 0
+
+
+def test_the_results_of_a_batch_come_back_whole_and_in_order(server):
+    server.inject(Fault("html", path="/xezq/*", status=503, skip=1))
+    first = nbimg.generate(["a", "b", "c"], model="flux-dev", retries=1)
+    assert len(first.failed) == 1
+    again = nbimg.resume()
+    assert [r.request.prompt for r in again] == ["a", "b", "c"]
+    assert [r.index for r in again] == [0, 1, 2]
+    assert all(r.status is Status.OK for r in again)
+    kept = [r for r in first if r.status is Status.OK]
+    assert all(r.images in [a.images for a in again] for r in kept)
+    assert len(server.jobs) == 3
+
+
+def test_a_batch_that_has_ended_is_given_back_by_its_name(server):
+    job = nbimg.submit(["a", "b"], model="flux-dev")
+    made = job.wait()
+    again = nbimg.resume(job.id)
+    assert list(again) == list(made)
+    assert len(server.jobs) == 2
+    with pytest.raises(UnknownNameError, match="no unfinished job 'nobody'"):
+        nbimg.resume("nobody")
+
+
+def test_a_job_of_the_kernel_is_found_by_its_id_and_by_the_providers(server):
+    job = nbimg.submit("a cat", model="flux-dev")
+    job.wait()
+    assert nbimg.job(job.id) is job
+    assert nbimg.job(server.jobs[0].id) is job
+    with pytest.raises(UnknownNameError, match="no job"):
+        nbimg.job("20990101-000000-abcdef")
+
+
+def test_resume_can_be_awaited(server):
+    server.inject(Fault("html", path="/xezq/*", status=503, times=3))
+    nbimg.generate(["a cat"], model="flux-dev", fallback=())
+
+    async def go():
+        return await nbimg.aresume()
+
+    assert [r.status for r in asyncio.run(go())] == [Status.OK]
+
+
+def test_stats_count_what_the_kernel_has_made(server):
+    nbimg.generate(["a", "b"], model="flux-dev")
+    usage = nbimg.stats()
+    assert (usage.generated_images, usage.succeeded, usage.failed) == (2, 2, 0)
+    assert usage.cost_usd == pytest.approx(0.05)
+
+
+def test_requests_of_a_stopped_batch_are_not_sent_unless_it_is_named(server):
+    server.running_s = 5
+    job = nbimg.submit([Request(f"cat {n}") for n in range(20)], model="flux-dev", concurrency=2)
+    while not server.jobs:
+        pass
+    job.cancel()
+    job.wait()
+    server.running_s = 0.005
+    before = len(server.jobs)
+    assert len(nbimg.resume(remaining=True)) == 0
+    assert len(server.jobs) == before
+    again = nbimg.resume(job.id, remaining=True)
+    assert len(again) == 20
+    assert all(r.status is Status.OK for r in again)
+
+
+def leave(server, prompts, *, fetched=0, **options):
+    """A batch of which all was paid and only some fetched."""
+    server.inject(Fault("html", path="/xezq/*", status=503, skip=fetched, times=None))
+    results = nbimg.generate(prompts, model="flux-dev", retries=1, concurrency=1, **options)
+    server._faults.clear()
+    return results
+
+
+def test_a_budget_that_forbids_the_rest_leaves_it_to_be_taken_up_another_time(server):
+    leave(server, ["a", "b"])
+    before = session.default().left()
+    assert before.paid == 2
+    own = session.default()
+    real, own._shop.ledger.reserve = own._shop.ledger.reserve, refuse
+    with pytest.raises(nbimg.NbimgError, match="no money"):
+        nbimg.resume()
+    assert own.left().paid == 2
+    own._shop.ledger.reserve = real
+    assert [r.status for r in nbimg.resume()] == [Status.OK] * 2
+
+
+def refuse(*args, **options):
+    raise BudgetError("no money")
+
+
+def test_a_batch_of_a_plug_in_that_is_gone_costs_the_other_batches_nothing(server):
+    leave(server, ["a"])
+    leave(server, ["b"])
+    with sqlite3.connect(JOURNAL) as db:
+        db.execute("UPDATE task SET model = 'plug:x' WHERE id >> 24 = 1")
+        db.execute("UPDATE call SET provider = 'plug' WHERE task >> 24 = 1")
+    db.close()
+    results = nbimg.resume()
+    assert sorted(r.status for r in results) == [Status.FAILED, Status.OK]
+    (bad,) = results.failed
+    assert "plug" in bad.error.message
+    assert session.default().left().paid == 1  # for the day on which the plug-in is back
+
+
+def test_giving_a_batch_back_is_not_counted_again(server):
+    job = nbimg.submit("a", model="flux-dev")
+    job.wait()
+    nbimg.resume(job.id)
+    nbimg.resume(job.id)
+    assert nbimg.stats().generated_images == 1
+    assert nbimg.stats().cost_usd == pytest.approx(0.025)
+
+
+def test_what_is_resumed_keeps_the_options_of_its_call(server):
+    options = nbimg.session.CallOptions(fallback=(), budget=0.5, retries=1, timeout=9.0)
+    job = session.default().submit([Request("a", model="flux-dev")], options)
+    job.wait()
+    shop = session.default()._shop
+    (claimed,) = session.default().portal.call(shop.place().journal.claim, job.id)
+    kept = resuming._options(claimed.about)
+    assert (kept.fallback, kept.budget, kept.retries, kept.timeout) == ((), 0.5, 1, 9.0)
+
+
+def test_a_create_that_stop_has_left_on_its_way_is_waited_for_by_resume(server, monkeypatch):
+    monkeypatch.setattr("nbimg.engine.batch.CLEANUP_S", 0.1)
+    slow = {"method": "POST", "path": "*/predictions"}
+    server.inject(Fault("delay", **slow, when="before", delay_s=1.5))
+    job = nbimg.submit(["race"], model="flux-dev", seed=1)
+    while not server.count(**slow):
+        time.sleep(0.01)
+    job.cancel()
+    assert job.wait()[0].status is Status.UNKNOWN
+    nbimg.resume(job.id, remaining=True)
+    assert len(server.jobs) == 1
+
+
+def test_what_a_provider_without_jobs_answers_after_stop_is_kept(monkeypatch):
+    with OpenAIServer() as openai:
+        monkeypatch.setenv("NBIMG_OPENAI_BASE_URL", openai.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", openai.key)
+        openai.inject(Fault("delay", method="POST", when="after", delay_s=0.5))
+        job = nbimg.submit(["x"], model="openai:gpt-image-1-mini")
+        while not openai.count(method="POST"):
+            time.sleep(0.01)
+        job.cancel()
+        (result,) = job.wait()
+        assert result.status is Status.OK
+        assert result.images[0].path.is_file()
+        assert len(openai.jobs) == 1
+
+
+def test_a_job_that_was_taken_up_again_is_found_by_its_id_as_it_is_now(server):
+    server.inject(Fault("html", path="/xezq/*", status=503, times=3))
+    first = nbimg.submit(["a cat"], model="flux-dev", fallback=())
+    assert first.wait()[0].status is Status.FAILED
+    (fetched,) = nbimg.resume(first.id)
+    assert fetched.status is Status.OK
+    again = nbimg.job(first.id)
+    assert again is not first
+    assert again.results[0].status is Status.OK
+    assert nbimg.job(server.jobs[0].id) is again
+
+
+def test_a_taking_up_that_was_refused_hides_no_job(server):
+    first = nbimg.submit(["a cat"], model="flux-dev")
+    first.wait()
+    refused = session.default()._job("x", _refuses, "")
+    refused.batches.add(first.id)
+    with pytest.raises(UnknownNameError):
+        refused.wait()
+    assert nbimg.job(first.id) is first
+
+
+async def _refuses(emit, stop):
+    raise UnknownNameError("unfinished job", "x")
