@@ -38,6 +38,7 @@ class Work:
         poll_s: Between two looks at a job, for `bare` and `official`; nbimg finds its own pace.
         hold: Whether `official` lets the server hold its creates open, as it does by itself.
         rate: The window of creates that nbimg keeps, `COUNT/SECONDSs`.
+        reads: Its window of all other requests.
         warm: How many tasks go before, unmeasured.
         trace: Whether Python's own allocations are followed, which is slow.
         again: Whether the same batch is made once more in the same folder, measured too.
@@ -48,6 +49,7 @@ class Work:
     poll_s: float = 0.0
     hold: bool = False
     rate: str = "1000000/1s"
+    reads: str = "1000000/1s"
     warm: int = 20
     trace: bool = False
     again: bool = False
@@ -158,6 +160,7 @@ def _child(pipe: Connection, way: str, work: Work, base: str, token: str, folder
         NBIMG_REPLICATE_BASE_URL=base,
         REPLICATE_API_TOKEN=token,
         NBIMG_REPLICATE_RATE=work.rate,
+        NBIMG_REPLICATE_READ_RATE=work.reads,
         REPLICATE_POLL_INTERVAL=str(work.poll_s),
     )
     make = WAYS[way]

@@ -125,6 +125,7 @@ _PROVIDER_KEYS = (
     "base_url",
     "concurrency",
     "rate",
+    "read_rate",
     "api",
     "region",
     "action",

@@ -362,6 +362,9 @@ class Limits:
         rate = self._settings.provider(provider, "rate") or self._settings.get("rate")
         if rate is not None:
             rates = {**rates, "create": Rate.parse(str(rate))}
+        reads = self._settings.provider(provider, "read_rate")
+        if reads is not None:
+            rates = {**rates, "read": Rate.parse(str(reads))}
         also = None if semaphore is None else adapt(semaphore)
         shared = self._accounts.get(account)
         if shared is None or shared.semaphore is not permits:

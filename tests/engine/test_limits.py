@@ -13,7 +13,7 @@ from nbimg.errors import OptionError, SettingError, UnknownNameError
 from nbimg.testing import RateLimit
 from nbimg.types import Status
 
-RATES = {"create": Rate(600, 60)}
+RATES = {"create": Rate(600, 60), "read": Rate(3000, 60)}
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +215,22 @@ def test_the_window_is_the_accounts_whatever_concurrency_a_call_asks_for():
                 await own.lane("replicate", 8, RATES, 5).turn("create")
 
     asyncio.run(go())
+
+
+def test_a_user_sets_the_window_of_creates_and_that_of_all_other_requests():
+    async def most(stage, **environ):
+        lane, count = limits(**environ).lane("replicate", 8, RATES), 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                while count < 10:
+                    await lane.turn(stage)
+                    count += 1
+        return count
+
+    assert asyncio.run(most("create", REPLICATE_RATE="3/10s")) == 3
+    assert asyncio.run(most("read", REPLICATE_RATE="3/10s")) == 10
+    assert asyncio.run(most("read", REPLICATE_READ_RATE="4/10s")) == 4
+    assert asyncio.run(most("create", REPLICATE_READ_RATE="4/10s")) == 10
 
 
 def test_a_pause_holds_back_every_call_of_the_account_and_then_ends():
