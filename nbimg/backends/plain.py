@@ -11,14 +11,15 @@ from __future__ import annotations
 import base64
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from nbimg.backends.base import Call, Context, Prediction, RemoteBackend
 from nbimg.backends.http import Http, Reply, origin
-from nbimg.credentials.keys import PROVIDER_KEYS, redact
+from nbimg.credentials.given import declare
+from nbimg.credentials.keys import redact
 from nbimg.errors import (
     BackendError,
     BusyError,
@@ -60,8 +61,7 @@ class PlainBackend(RemoteBackend):
         super().__init__(context)
         self.http = Http(self.name)
         if self.key:
-            ways = cast("MutableMapping[str, tuple[tuple[str, ...], ...]]", PROVIDER_KEYS)
-            ways.setdefault(self.name, ((self.key,),))
+            declare(self.name, (self.key,))
 
     # ------------------------------------------------------------ what a subclass says
 

@@ -19,6 +19,7 @@ __all__ = [
     "PLACE",
     "PROVIDER_KEYS",
     "account",
+    "declare",
     "given",
     "look",
     "read_credentials",
@@ -26,13 +27,25 @@ __all__ = [
     "unknown",
 ]
 
-PROVIDER_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+_ways: dict[str, tuple[tuple[str, ...], ...]] = {
     "replicate": (("REPLICATE_API_TOKEN",),),
     "openai": (("OPENAI_API_KEY",),),
     "hunyuan": (("HUNYUAN_API_KEY",), ("HUNYUAN_SECRET_ID", "HUNYUAN_SECRET_KEY")),
     "speedpix": (("SPEEDPIX_APP_KEY", "SPEEDPIX_APP_SECRET"),),
 }
+PROVIDER_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(_ways)
 """Provider → the environment variables that hold its credential, each way that there is, best first."""
+
+
+def declare(provider: str, *ways: tuple[str, ...]) -> None:
+    """Say which variables hold the credential of a provider that nbimg does not know by itself.
+
+    Args:
+        provider: Its name; what is known of it already stays.
+        ways: Each way to be let in, best first: the variables that it takes together.
+    """
+    _ways.setdefault(provider, ways)
+
 
 PLACE = "the call"
 #: What is longer than any name that somebody would type for a provider may be a key.

@@ -112,13 +112,6 @@ class Keys:
             )
         return found
 
-    def beside(self, variable: str) -> str | None:
-        """Return what stands beside the credentials and is none: a provider's address, a region.
-
-        From the environment, else from `.env`, as the provider's own tools read it.
-        """
-        return self._environ(variable) or self._dotenv().get(variable)
-
     def identity(self) -> str:
         """Return what stands for all credentials that are in force: who is refused once they differ?"""
         parts: dict[str, Secret] = {}

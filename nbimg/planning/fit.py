@@ -23,6 +23,8 @@ __all__ = ["Fit", "Origin"]
 
 #: Our option → what a person calls it.
 _READABLE = {"negative": "negative prompt", "steps": "step count", "lora": "LoRA"}
+#: How far a ratio may be from the one that was asked for before a notice says so.
+SEEN = 0.05
 _MIME_WORDS = {
     ".png": ("png",),
     ".jpg": ("jpg", "jpeg"),
@@ -166,8 +168,11 @@ class Fit:
             for field, value in zip(fields, (wanted.width, wanted.height), strict=True)
         )
         self.arguments[fields[0].name], self.arguments[fields[1].name] = width, height
+        made = f"{width}x{height}"
         if self.request.size is not None and Size(width, height) != wanted:
-            self.notices.append(f"{self.ref}: size {wanted} became {width}x{height}.")
+            self.notices.append(f"{self.ref}: size {wanted} became {made}.")
+        elif self.request.size is None and _far((width, height), wanted):
+            self.notices.append(f"{self.ref}: aspect ratio {self.request.ar} became {made}.")
 
     def _option(self, name: str, value: Any) -> None:
         """One option that either has a field of its own or is dropped with a notice."""
@@ -288,6 +293,11 @@ def _distance(one: Sequence[int], other: Sequence[int]) -> float:
     """How far two ratios are apart, 1 and up, the same both ways round; 0 when equal."""
     quotient = (one[0] * other[1]) / (one[1] * other[0])
     return max(quotient, 1 / quotient) - 1
+
+
+def _far(made: tuple[int, int], wanted: Size) -> bool:
+    """Whether a person sees that the ratio is another one: rounding to whole blocks is not seen."""
+    return _distance(made, (wanted.width, wanted.height)) > SEEN
 
 
 def _sized(ratio: tuple[int, int], default: Size | None) -> Size:

@@ -99,8 +99,12 @@ def test_width_and_height_are_kept_in_their_bounds_and_multiples():
     planned = planned_with(Request("x", size="1500x123"), 0, **sides)
     assert planned.calls()[0].arguments == {"width": 1000, "height": 120}
     assert "size 1500x123 became 1000x120" in planned.notices[0]
-    ratio = planned_with(Request("x", ar="1:1"), 0, **sides).calls()[0].arguments
-    assert ratio["width"] == ratio["height"]
+    square = planned_with(Request("x", ar="1:1"), 0, **sides)
+    assert square.calls()[0].arguments == {"width": 1000, "height": 1000}
+    assert not square.notices  # smaller than it could be, and still the ratio that was asked for
+    wide = planned_with(Request("x", ar="3:1"), 0, **sides)
+    assert wide.calls()[0].arguments == {"width": 1000, "height": 592}
+    assert wide.notices == (f"{REF}: aspect ratio 3:1 became 1000x592.",)
 
 
 def test_the_size_wins_over_the_ratio():
