@@ -76,7 +76,7 @@ class Making:
         """Return what would be sent, and how long it takes at the limits."""
         with given(self._options.credentials):
             tasks = (prepared := await self._prepared()).plan.tasks
-            return prepared.plan, self._shop.forecast(tasks, self._options, self._place)
+            return prepared.plan, self._shop.forecast(tasks, self._options)
 
     async def run(self, job_id: str, emit: Emit, stop: asyncio.Event) -> ResultSet:
         """Run it.
@@ -139,7 +139,7 @@ class Making:
             images = sum(request.n for request in self._requests)
             cost = prepared.plan.cost_usd
             emit(PlannedEvent(tasks=len(self._requests), images=images, cost_usd=cost))
-            if told := shop.forecast(tasks, options, self._place):
+            if told := shop.forecast(tasks, options):
                 emit(Notice(text=told))
             for result in ended:
                 emit(Finished(task=result.index, result=result))

@@ -22,6 +22,7 @@ from nbimg.credentials.given import account
 from nbimg.credentials.keys import Keys
 from nbimg.engine.batch import Fall
 from nbimg.engine.limits import Limits
+from nbimg.engine.pace import Pace
 from nbimg.engine.retry import Policy
 from nbimg.engine.run import Engine
 from nbimg.errors import NbimgError
@@ -63,6 +64,7 @@ class Workshop:
 
     Attributes:
         usage: What was made so far.
+        paces: Full name of a model → how long its jobs take.
     """
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
@@ -74,6 +76,7 @@ class Workshop:
         self.cache = Cache()
         self.ledger = Ledger()
         self.usage = Usage()
+        self.paces: defaultdict[str, Pace] = defaultdict(Pace)
         self._limits = Limits(settings)
         self._lock = threading.Lock()
         self._places: dict[Path, Place] = {}
@@ -91,7 +94,7 @@ class Workshop:
             if folder not in self._places:
                 store = Store(folder)
                 journal = Journal(store.hidden / "journal.sqlite3")
-                engine = Engine(self.registry, store, journal, self._limits)
+                engine = Engine(self.registry, store, journal, self._limits, self.paces)
                 disk = ThreadPoolExecutor(1, thread_name_prefix="nbimg-cache")
                 self._places[folder] = Place(store, journal, engine, disk)
             return self._places[folder]
@@ -115,7 +118,7 @@ class Workshop:
         self._noted.add(note)
         return note
 
-    def forecast(self, tasks: Sequence[Planned], options: CallOptions, place: Place) -> str:
+    def forecast(self, tasks: Sequence[Planned], options: CallOptions) -> str:
         """Return the line that says how long the limits make a call take; empty where they do not."""
         by_provider: dict[str, list[Planned]] = defaultdict(list)
         for planned in tasks:
@@ -125,7 +128,7 @@ class Workshop:
             backend = self.registry.get(provider)
             if isinstance(backend, LocalBackend):
                 continue
-            each_s = place.engine.pace(some[0].ref.full).expected_s
+            each_s = self.paces[some[0].ref.full].expected_s
             number = sum(planned.number for planned in some)
             lane = self._limits.lane(
                 account(provider),

@@ -262,8 +262,7 @@ class Order:
                         f"still running after {JOB_S / 60:g} minutes; it stays in the journal.",
                         job_id=self.job_id,
                     )
-                last_s = pace.wait_s(elapsed, polls)
-                await asyncio.sleep(last_s)
+                last_s = await pace.rest(elapsed, polls)
                 assert prediction.id is not None
                 look = functools.partial(self.backend.poll, prediction.id)
                 prediction = await self.tried("poll", look, self._read_turn)

@@ -9,6 +9,7 @@ the looks that this saves are spent around the time when it should end: closer, 
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 __all__ = ["Pace"]
@@ -27,6 +28,8 @@ WEIGHT = 0.1
 QUICKER = 3
 #: An unknown model is asked at the same pace so many times, then less and less often.
 STEADY, SLOWER = 10, 1.05
+#: So many jobs of an unknown model are each asked at that pace, more of them less often: one end tells all.
+CROWD = 10
 #: How often a known model is asked in all, as if it were every so many seconds; a part of it is for those
 #: that take longer than thought. A quick one is asked so often at least.
 EVERY_S, SHARE, LOOKS = 0.5, 0.9, 1.3
@@ -40,7 +43,9 @@ class Pace:
         self._variance = 0.0
         self._learned = 0
         self._begun = 0  # jobs that began while nothing was known
+        self._waiting = 0  # of them, those that wait for their next look now
         self._early = 0  # jobs in a row that had ended at the first look
+        self._first: asyncio.Event | None = None  # set when the first job has ended
 
     @property
     def expected_s(self) -> float | None:
@@ -61,6 +66,8 @@ class Pace:
         if known is None:
             self._expected_s = seconds / 2 if polls == 1 else seconds - last_s / 2
             self._variance = (FIRST_SPREAD * self._expected_s) ** 2
+            if self._first is not None:
+                self._first.set()
             return
         if self._early >= QUICKER:
             guess, weight = seconds / 2, 3 * WEIGHT
@@ -94,8 +101,43 @@ class Pace:
         wait = early if early > apart else max(SHORTEST_S, apart + 0.1 * overdue)
         return min(LONGEST_S, wait)
 
+    async def rest(self, elapsed_s: float, polls: int) -> float:
+        """Wait until the next poll; the first end of a model's jobs tells all that wait when to look.
+
+        Args:
+            elapsed_s: Since the job was created.
+            polls: How many there were.
+
+        Returns:
+            The seconds since the last look, or since the call.
+        """
+        waited = 0.0
+        if self._expected_s is None:
+            waited = await self._until_known(self.wait_s(elapsed_s, polls))
+            if self._expected_s is None:
+                return waited
+        wait = self.wait_s(elapsed_s + waited, polls)
+        await asyncio.sleep(wait)
+        return waited + wait
+
+    async def _until_known(self, wait_s: float) -> float:
+        """Wait so long, or until the first job has ended; return the seconds."""
+        self._first = self._first or asyncio.Event()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._first.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+        return clock() - began
+
     def _unknown_s(self, polls: int) -> float:
+        each = FIRST_S * max(1.0, self._waiting / CROWD)
         if polls:
-            return min(LONGEST_S, FIRST_S * max(1.0, SLOWER ** (polls - STEADY)))
+            return min(LONGEST_S, each * max(1.0, SLOWER ** (polls - STEADY)))
         self._begun += 1  # not all at the same time, so that one of them sees the first end soon
-        return FIRST_S * (0.5 + 0.5 * (self._begun * 0.618 % 1))
+        return min(LONGEST_S, each) * (self._begun * 0.618 % 1)

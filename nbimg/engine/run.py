@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Hashable, Iterator
+from collections.abc import Collection, Coroutine, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -44,18 +44,22 @@ class Engine:
         store: The output folder.
         journal: Its journal.
         limits: The lanes.
+        paces: Full name of a model → how long its jobs take, wherever their pictures go.
     """
 
-    def __init__(self, registry: Registry, store: Store, journal: Journal, limits: Limits) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        journal: Journal,
+        limits: Limits,
+        paces: Mapping[str, Pace],
+    ) -> None:
         self._breakers: dict[str, Breakers] = defaultdict(Breakers)  # by account
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="nbimg-disk")
         self._shared = Shared(
-            registry, limits, store, journal, self._disk, defaultdict(Pace), Breakers(), set()
+            registry, limits, store, journal, self._disk, paces, Breakers(), set()
         )
-
-    def pace(self, model: str) -> Pace:
-        """Return what is known of how long the jobs of a model take; `model` is its full name."""
-        return self._shared.paces[model]
 
     async def run(
         self, batch: Batch, emit: Listener, stop: asyncio.Event | None = None

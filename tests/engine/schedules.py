@@ -232,7 +232,9 @@ class Kernel:
             lambda call: world.server.held(Scripted.key(call)),
         )
         store = MemoryStore(world.disk)
-        self.engine = Engine(self.shop.registry, store, self.journal, self.shop._limits)
+        self.engine = Engine(
+            self.shop.registry, store, self.journal, self.shop._limits, self.shop.paces
+        )
         self.engine._shared.breakers._clock = world.clock.monotonic
         self.place = Place(store, self.journal, self.engine, None)
         self.loop = VirtualLoop(world.clock, lambda: 0.05 * world.rng.random())

@@ -1,3 +1,4 @@
+import asyncio
 import random
 import statistics
 
@@ -97,3 +98,36 @@ def test_one_early_end_does_not_make_a_model_quick():
         pace.learn(4.0, 5)
     pace.learn(pace.wait_s(0.0, 0), 1)
     assert pace.expected_s > 3.8
+
+
+def looks_until(pace, ends_s, began):
+    """One job that is looked at until it has ended; when that was seen, and how often it was looked at."""
+
+    async def watch():
+        clock, polls = asyncio.get_running_loop().time, 0
+        while (now := clock() - began()) < ends_s or not polls:
+            last = await pace.rest(now, polls)
+            polls += 1
+        pace.learn(now := clock() - began(), polls, last)
+        return now, polls
+
+    return watch()
+
+
+async def crowd(count, ends_s):
+    """So many jobs of an unknown model that end at the same time."""
+    pace, clock = Pace(), asyncio.get_running_loop().time
+    start = clock()
+    return await asyncio.gather(*(looks_until(pace, ends_s, lambda: start) for _ in range(count)))
+
+
+@pytest.mark.parametrize("count", [5, 60])
+def test_the_first_end_tells_all_that_wait_and_a_crowd_asks_no_more_than_a_few(
+    count, own, monkeypatch
+):
+    monkeypatch.setattr(module, "FIRST_S", 0.2)
+    found = asyncio.run(crowd(count, 0.6))
+    seen, looks = zip(*found, strict=True)
+    assert sum(looks) / count <= (5.5 if count == 5 else 3)
+    assert statistics.fmean(seen) < 0.6 + 0.1
+    assert max(seen) < 0.6 + 0.2
