@@ -145,6 +145,10 @@ class Account:
                     if passage is None or passage.free:  # the gate may have narrowed meanwhile
                         return window.take()
 
+    def used(self, stage: str) -> float:
+        """Return which share of the window of a stage is taken, from 0 to 1."""
+        return self._window(stage).used()
+
     def _rest_s(self, window: Window, passage: Passage | None) -> float:
         return max(self._ready_at(passage) - time.monotonic(), window.rest_s())
 
@@ -273,6 +277,10 @@ class Lane:
             counts as under way until then.
         """
         return await self._account.turn(stage, passage, tell)
+
+    def used(self, stage: str) -> float:
+        """Return which share of the window of a stage is taken, from 0 to 1."""
+        return self._account.used(stage)
 
     def pause(self, seconds: float) -> None:
         """Hold back the whole account: a 429 concerns every task of it."""

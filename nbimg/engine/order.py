@@ -262,7 +262,7 @@ class Order:
                         f"still running after {JOB_S / 60:g} minutes; it stays in the journal.",
                         job_id=self.job_id,
                     )
-                last_s = await pace.rest(elapsed, polls)
+                last_s = await pace.rest(elapsed, polls, self._lane.used("read"))
                 assert prediction.id is not None
                 look = functools.partial(self.backend.poll, prediction.id)
                 prediction = await self.tried("poll", look, self._read_turn)

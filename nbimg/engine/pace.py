@@ -28,6 +28,8 @@ WEIGHT = 0.1
 QUICKER = 3
 #: An unknown model is asked at the same pace so many times, then less and less often.
 STEADY, SLOWER = 10, 1.05
+#: Looks become scarce with the requests that are left, to this share of their number at most.
+LEAST_LEFT = 0.1
 #: So many jobs of an unknown model are each asked at that pace, more of them less often: one end tells all.
 CROWD = 10
 #: How often a known model is asked in all, as if it were every so many seconds; a part of it is for those
@@ -79,44 +81,46 @@ class Pace:
         weight = max(WEIGHT, 1 / (self._learned + 3))
         self._variance = (1 - weight) * (self._variance + weight * away**2)
 
-    def wait_s(self, elapsed_s: float, polls: int) -> float:
+    def wait_s(self, elapsed_s: float, polls: int, used: float = 0.0) -> float:
         """Return the seconds to wait before the next poll.
 
         Args:
             elapsed_s: Since the job was created.
             polls: How many there were.
+            used: Which share of the account's requests is spent, 0 to 1: the scarcer, the fewer looks.
         """
-        expected = self._expected_s
+        expected, scarce = self._expected_s, max(LEAST_LEFT, 1 - used)
         if expected is None:
-            return self._unknown_s(polls)
+            return min(LONGEST_S, self._unknown_s(polls) / scarce)
         if polls == 0 and expected < INSTANT_S:
             return 0.0
         spread = max(math.sqrt(self._variance), LEAST_SPREAD * expected)
-        looks = max(LOOKS, SHARE * (expected / EVERY_S - 1))
+        looks = max(LOOKS, SHARE * (expected / EVERY_S - 1) * scarce)
         # of normal times, 1 in 2 * looks ends before this: as late as a look apart costs on average
         ahead = (math.sqrt(2 * math.log(looks)) - 0.3) * spread
         early = expected - ahead - elapsed_s
         overdue = max(0.0, elapsed_s - expected - 3 * spread)
         apart = ahead / looks
-        wait = early if early > apart else max(SHORTEST_S, apart + 0.1 * overdue)
+        wait = early if early > apart else max(SHORTEST_S / scarce, apart + 0.1 * overdue)
         return min(LONGEST_S, wait)
 
-    async def rest(self, elapsed_s: float, polls: int) -> float:
+    async def rest(self, elapsed_s: float, polls: int, used: float = 0.0) -> float:
         """Wait until the next poll; the first end of a model's jobs tells all that wait when to look.
 
         Args:
             elapsed_s: Since the job was created.
             polls: How many there were.
+            used: See `wait_s`.
 
         Returns:
             The seconds since the last look, or since the call.
         """
         waited = 0.0
         if self._expected_s is None:
-            waited = await self._until_known(self.wait_s(elapsed_s, polls))
+            waited = await self._until_known(self.wait_s(elapsed_s, polls, used))
             if self._expected_s is None:
                 return waited
-        wait = self.wait_s(elapsed_s + waited, polls)
+        wait = self.wait_s(elapsed_s + waited, polls, used)
         await asyncio.sleep(wait)
         return waited + wait
 

@@ -88,6 +88,12 @@ class Window:
             return math.inf
         return self._landed[over] + _span_s(self.rate) - time.monotonic()
 
+    def used(self) -> float:
+        """Return which share of the window is taken, from 0 to 1; 0 where there is no window."""
+        if self.rate is None:
+            return 0.0
+        return min(1.0, (self._forget() + self.flying) / self.rate.count)
+
     def leaves_s(self) -> list[float]:
         """Return in how many seconds each that counts leaves the window, were all answered now."""
         if self.rate is None:

@@ -55,14 +55,14 @@ def own(monkeypatch):
     monkeypatch.setattr(module, "SHORTEST_S", OWN[1])
 
 
-def kept(mean, spread, jobs=200, seed=1):
+def kept(mean, spread, jobs=200, seed=1, used=0.0):
     """How late the ends are seen on average, in seconds, and how often a job is asked for."""
     drawn, pace = random.Random(seed), Pace()
     late, looks = [], []
     for number in range(jobs):
         end, now, polls = mean * max(0.3, drawn.gauss(1, spread)), 0.0, 0
         while now < end:
-            last = pace.wait_s(now, polls)
+            last = pace.wait_s(now, polls, used)
             now, polls = now + last, polls + 1
         pace.learn(now, polls, last)
         if number >= 20:
@@ -98,6 +98,17 @@ def test_one_early_end_does_not_make_a_model_quick():
         pace.learn(4.0, 5)
     pace.learn(pace.wait_s(0.0, 0), 1)
     assert pace.expected_s > 3.8
+
+
+def test_the_fewer_requests_are_left_the_fewer_looks_a_job_gets(own):
+    plenty, half, none = (kept(5, 0.05, used=used) for used in (0.0, 0.5, 1.0))
+    assert plenty[1] > 1.3 * half[1] > 1.3 * none[1]
+    assert plenty[0] < half[0] < none[0] < 1
+
+
+def test_an_unknown_model_is_asked_less_often_when_few_requests_are_left(own):
+    waits = [Pace().wait_s(0, 3, used) for used in (0.0, 0.5, 1.0)]
+    assert waits == [0.5, 1.0, LONGEST_S]
 
 
 def looks_until(pace, ends_s, began):

@@ -144,3 +144,16 @@ def test_fifty_thousand_requests_cost_little():
         assert window.rest_s() == 0
         window.take()()
     assert time.perf_counter() - began < 2
+
+
+def test_it_says_which_share_of_it_is_taken_by_what_flies_and_what_has_landed():
+    window = Window(Rate(4, 60))
+    assert window.used() == 0
+    first = window.take()
+    window.take()
+    first()
+    assert window.used() == 0.5
+    for _ in range(6):
+        window.take()
+    assert window.used() == 1
+    assert Window().used() == 0
