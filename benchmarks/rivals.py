@@ -54,6 +54,11 @@ class Work:
     trace: bool = False
     again: bool = False
 
+    @property
+    def numbers(self) -> range:
+        """The tasks, which name their files."""
+        return range(1, self.tasks + 1)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -152,7 +157,7 @@ def measure(way: str, work: Work, server: Server) -> Measure:
 
 
 def _made(folder: Path, work: Work) -> Iterator[int]:
-    return (number for number in range(work.tasks) if (folder / f"{number}.webp").is_file())
+    return (number for number in work.numbers if (folder / f"{number}.webp").is_file())
 
 
 def _child(pipe: Connection, way: str, work: Work, base: str, token: str, folder: Path) -> None:
@@ -220,7 +225,7 @@ async def _bare_loop(work: Work, base: str, token: str, folder: Path) -> None:
             image = await client.get(job["output"][0])
             (folder / f"{number}.webp").write_bytes(image.content)
 
-        await asyncio.gather(*map(one, range(work.tasks)), return_exceptions=True)
+        await asyncio.gather(*map(one, work.numbers), return_exceptions=True)
 
 
 def _official(work: Work, base: str, token: str, folder: Path) -> None:
@@ -241,7 +246,7 @@ async def _official_loop(work: Work, base: str, token: str, folder: Path) -> Non
         image = FileOutput(str(output[0]), client)  # it makes them of https addresses only
         (folder / f"{number}.webp").write_bytes(await image.aread())
 
-    await asyncio.gather(*map(one, range(work.tasks)), return_exceptions=True)
+    await asyncio.gather(*map(one, work.numbers), return_exceptions=True)
     await client._async_client.aclose()  # noqa: SLF001  # it has no public way to close
 
 
@@ -250,8 +255,10 @@ def _nbimg(work: Work, base: str, token: str, folder: Path) -> Any:  # noqa: ARG
     from nbimg import session
 
     session.default().settings.set("output_dir", str(folder))
-    requests = [nbimg.Request(f"task {n}", seed=n, output=f"{n}.webp") for n in range(work.tasks)]
-    return nbimg.batch(requests, model="flux-dev", concurrency=work.at_once)
+    texts, seeds = [f"task {number}" for number in work.numbers], list(work.numbers)
+    return nbimg.batch(
+        texts, model="flux-dev", seed=seeds, output="{index}.webp", concurrency=work.at_once
+    )
 
 
 WAYS: dict[str, Callable[[Work, str, str, Path], Any]] = {

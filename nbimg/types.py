@@ -358,6 +358,7 @@ class EncodedImage:
         url: Where the provider keeps it.
         encoded_here: Whether nbimg encoded the bytes itself and may add metadata.
         peak_memory_bytes: The most memory of the device that making it took; 0: nobody counted.
+        device_s: How long this machine's device took, in seconds: its share of a call that several share.
     """
 
     data: bytes
@@ -365,6 +366,7 @@ class EncodedImage:
     url: str | None = None
     encoded_here: bool = False
     peak_memory_bytes: int = 0
+    device_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +439,23 @@ class ImageRecord:
         return await asyncio.to_thread(self.save, path)
 
 
+def _as_text(kind: type, name: str) -> None:
+    """Keep a path of `kind` as one text: a `Path` is five objects, and a batch may have 50,000."""
+    slot = getattr(kind, name)
+
+    def get(self: Any) -> Path | None:
+        text = slot.__get__(self)
+        return None if text is None else Path(text)
+
+    def put(self: Any, path: str | Path | None) -> None:
+        slot.__set__(self, None if path is None else str(path))
+
+    setattr(kind, name, property(get, put))
+
+
+_as_text(ImageRecord, "path")
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
     """Why a task failed, as data.
@@ -488,7 +507,7 @@ class Attempt:
         model: The full name of the model that was tried.
         stage: `create`, `run`, `download` or `local`.
         at_utc: Unix time in seconds when it began.
-        seconds: How long it took.
+        seconds: How long it took; on this machine its share of a call that several tasks share.
         outcome: `ok`, or the name of the error class.
         http_status: Where there was one.
         job_id: The provider's job id, where there was one.
@@ -547,7 +566,14 @@ class Result:
     seconds: Seconds = Seconds()
     cost_usd: float | None = None
     cached: bool = False
-    usage: Mapping[str, int] = field(default_factory=dict, hash=False)
+    usage: Mapping[str, int] = field(default_factory=lambda: _NONE, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.usage:
+            _set(self, "usage", _NONE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Result.from_dict, (self.to_dict(),))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data, from which `from_dict` builds an equal result."""

@@ -51,6 +51,8 @@ SCHEMA_TTL_S = 3600.0
 CLOCK_S = 900.0
 #: How many pages of the list are looked through; what is not found by then is not known.
 MAX_PAGES = 20
+#: More jobs than so many pages of the list show.
+OWNED = 5000
 #: How a model rejects an address that has no extension.
 _NO_EXTENSION = re.compile(r"Invalid image format ''")
 #: How the API answers when a file inside a request is too large (replicate-go issue 24).
@@ -86,7 +88,7 @@ class ReplicateBackend(PlainBackend):
         super().__init__(context)
         self._files = Files(self.upload)
         self._schemas: dict[str, tuple[float, Capabilities]] = {}
-        self._taken: set[str] = set()  # jobs that have an owner: a lost twin is another one
+        self._taken: dict[str, None] = {}  # jobs that have an owner: a lost twin is another one
         self._strict: set[str] = set()  # models that want a file's extension in its address
 
     async def capabilities(self, model: str) -> Capabilities:
@@ -167,8 +169,14 @@ class ReplicateBackend(PlainBackend):
                 raise
             self._files.most_bytes = 0  # the limit is lower than documented: upload all
             made = await super().create(call)
-        self._taken.add(str(made.id))
+        self._own(str(made.id))
         return made
+
+    def _own(self, job_id: str) -> None:
+        """A job has an owner; of so many that the list cannot reach back to them, the oldest is forgotten."""
+        self._taken[job_id] = None
+        if len(self._taken) > OWNED:
+            del self._taken[next(iter(self._taken))]
 
     def look(self, job_id: str) -> str:
         """A prediction."""
@@ -196,6 +204,7 @@ class ReplicateBackend(PlainBackend):
             return checked(reply, self.name, key=self.key, hint=hint)
         except BusyError as error:
             if "credit" in error.message:  # 6 creates a minute, one at a time
+                error.sparse = True
                 error.hint = "More credit lifts the limit: https://replicate.com/account/billing."
             raise
 
@@ -217,7 +226,7 @@ class ReplicateBackend(PlainBackend):
                     return self._absent(twins)
                 like = row["id"] not in self._taken and await self._is(row, call)
                 if like and call.seed is not None:
-                    self._taken.add(row["id"])
+                    self._own(row["id"])
                     return Prediction(row["id"], State.QUEUED)
                 twins = twins or like is not False
             if not page.get("next"):

@@ -43,7 +43,7 @@ class _Prepared:
 
     plan: Plan
     cached: Mapping[int, Result]
-    slots: Mapping[int, str]
+    slots: dict[int, str]
 
 
 class Making:

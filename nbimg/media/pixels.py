@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,7 +206,7 @@ def encode(
         options["icc_profile"] = image.info["icc_profile"]
     if mime == "image/png":
         form, ready = "PNG", image if image.mode in _PNG_MODES else _displayable(image)
-        options["pnginfo"] = _png_text(text or {})
+        options |= {"pnginfo": _png_text(text or {}), "compress_level": PNG_LEVEL}
     elif text:
         raise ImageInputError(f"{mime} has no text chunks.", hint="Only PNG carries text here.")
     elif mime == "image/jpeg":
@@ -219,6 +220,8 @@ def encode(
     return _saved(ready, form, **options)
 
 
+#: How hard a PNG is packed: Pillow's own 6 takes 1.2 to 2.3 times as long, for a file 0 to 8 % smaller.
+PNG_LEVEL = 4
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -495,7 +498,8 @@ def _unreadable(data: bytes, name: str) -> ImageInputError:
 
 def _mime_of(image: PIL.Image.Image) -> str:
     form = (image.format or "").lower()
-    return "image/jpeg" if form == "mpo" else f"image/{form}"  # MPO: a camera's JPEG with a preview
+    # MPO: a camera's JPEG with a preview; one text for all images of a kind
+    return "image/jpeg" if form == "mpo" else sys.intern(f"image/{form}")
 
 
 def _saved(image: PIL.Image.Image, form: str, **options: Any) -> bytes:

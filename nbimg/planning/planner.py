@@ -107,7 +107,9 @@ class Planner:
             if index in refused:
                 continue
             kind = (request.model, "edit" if request.image else task)
-            seed = seeds[groups[index] if groups else index]
+            seed = request.seed
+            if seed is None:
+                seed = seeds[groups[index] if groups else index]
             try:
                 ref = choices.get(index) if choices else None
                 if ref is None:
