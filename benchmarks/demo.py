@@ -60,9 +60,9 @@ def main() -> None:
     n = known.images
     session.default().settings.set("output_dir", tempfile.mkdtemp(prefix="nbimg-bench-"))
     works: dict[str, Callable[[], object]] = {
-        f"nbimg, {n} in one call": lambda: nbimg.generate(PROMPT, model="demo", n=n),
+        f"nbimg, {n} in one call": lambda: nbimg.generate(PROMPT, model="demo", n=n, cache=False),
         f"nbimg, {n} calls of one": lambda: [
-            nbimg.generate(PROMPT, model="demo", seed=k) for k in range(n)
+            nbimg.generate(PROMPT, model="demo", seed=k, cache=False) for k in range(n)
         ],
         f"diffusers, {n} in one call": diffusers_alone(n, together=True),
         f"diffusers, {n} calls of one": diffusers_alone(n, together=False),

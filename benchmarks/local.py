@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import os
 import statistics
 import sys
@@ -80,7 +81,7 @@ class Ways:
         settings = session.default().settings
         settings.set("output_dir", str(self.folder / "nbimg"))
         settings.set("device", device)
-        self._nbimg, self._torch, self._local = nbimg, torch, local
+        self._nbimg, self._torch, self._local, self._settings = nbimg, torch, local, settings
         place = local.demo_folder() if model == "demo" else Path(model.partition(":")[2])
         self._card = manifest.read(place)
         self._arguments = {
@@ -136,16 +137,28 @@ class Ways:
     def _loaded(self) -> Any:
         """A pipeline as a person loads it; the shipped one is taken apart as nbimg does."""
         from nbimg.local.pipelines import Pipelines
+        from nbimg.local.speed import tuned
 
         with contextlib.redirect_stderr(None):
             _, pipe = Pipelines().take(self._card, "generate", self.device, None, lambda _: None)
-        return pipe
+        return tuned(pipe, self._settings, self.device)  # the same attention and order of channels
 
     def _write(self, pipe: Any, seeds: list[int]) -> None:
+        from nbimg.local.families import family_of
+
         generators = [self._torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        made = pipe([PROMPT] * len(seeds), generator=generators, **self._arguments).images
+        told = dict(self._arguments)
+        if family_of(type(pipe).__name__).negative and _guides(pipe):
+            told["negative_prompt"] = [" "] * len(seeds)  # else its guidance has no effect
+        made = pipe([PROMPT] * len(seeds), generator=generators, **told).images
         for seed, image in zip(seeds, made, strict=True):
             image.save(self.folder / f"by-hand-{seed}.png")
+
+
+def _guides(pipe: Any) -> bool:
+    """Whether a pipeline guides by a second, negative prompt unless it is told otherwise."""
+    scale = inspect.signature(pipe.__call__).parameters.get("true_cfg_scale")
+    return scale is not None and (scale.default or 1) > 1
 
 
 def table(ways: Ways, batches: list[int], rounds: int) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ from nbimg.events import Event, Notice
 from nbimg.local import batch, download, manifest, shelf
 from nbimg.local.batch import Bench, Made
 from nbimg.local.capabilities import read_capabilities
-from nbimg.local.device import best_device
+from nbimg.local.device import find_device
 from nbimg.local.families import Task
 from nbimg.local.manifest import Manifest
 from nbimg.local.memory import Sizes, forget
@@ -41,6 +42,8 @@ log = logging.getLogger("nbimg")
 _pipelines = Pipelines()
 _sizes = Sizes()
 _workers: dict[str, ThreadPoolExecutor] = {}
+#: Pictures become files beside the device's work, several at once: a large PNG takes half a second.
+_encoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="nbimg-encode")
 _starting = threading.Lock()
 
 Tell = Callable[[str], None]
@@ -161,8 +164,8 @@ class DiffusersBackend(LocalBackend):
     ) -> AsyncIterator[tuple[int, EncodedImage]]:
         """Make the images on the worker thread; each is encoded while the next ones are made."""
         loop = asyncio.get_running_loop()
-        ready: asyncio.Queue[Made | Exception | None] = asyncio.Queue()
-        device = self.context.settings.get("device") or await asyncio.to_thread(best_device)
+        ready: asyncio.Queue[tuple[Made, Future[bytes]] | Exception | None] = asyncio.Queue()
+        device = await asyncio.to_thread(find_device, self.context.settings.get("device"))
         stop = threading.Event()
 
         def tell(position: int, event: Event) -> None:
@@ -173,7 +176,8 @@ class DiffusersBackend(LocalBackend):
             try:
                 if not stop.is_set():  # Stop may have come while another cell ran
                     for made in self._made(_Order(calls, device, tell, stop)):
-                        loop.call_soon_threadsafe(ready.put_nowait, made)
+                        data = _encoders.submit(pixels.encode, made.image, "image/png")
+                        loop.call_soon_threadsafe(ready.put_nowait, (made, data))
             except batch.StoppedError:
                 pass
             except Exception as error:  # handed over without what its frames hold
@@ -189,11 +193,15 @@ class DiffusersBackend(LocalBackend):
             while (item := await ready.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
-                data = await asyncio.to_thread(pixels.encode, item.image, "image/png")
+                made, encoding = item
                 yield (
-                    item.position,
+                    made.position,
                     EncodedImage(
-                        data, item.seed, encoded_here=True, peak_memory_bytes=item.peak_bytes
+                        await asyncio.wrap_future(encoding),
+                        made.seed,
+                        encoded_here=True,
+                        peak_memory_bytes=made.peak_bytes,
+                        device_s=made.device_s,
                     ),
                 )
         finally:
@@ -240,7 +248,7 @@ class DiffusersBackend(LocalBackend):
             NbimgError: When there is no such model, or it cannot be fetched or loaded.
         """
         settings = self.context.settings
-        device = settings.get("device") or best_device()
+        device = find_device(settings.get("device"))
 
         def work() -> str:
             wanted = self._wanted(model)

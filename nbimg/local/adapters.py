@@ -159,14 +159,14 @@ def _file(source: str) -> Path:
 
 
 def _cached(source: str) -> Path:
-    missing = UnknownNameError(
-        "LoRA",
-        source,
-        hint="Give a file, or an id that is on this machine: hf download OWNER/NAME.",
-    )
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(/.+)?", source)
     if match is None:
-        raise missing
+        raise UnknownNameError(
+            "LoRA", source, hint="Give a file, a folder, or an id of the hub, OWNER/NAME."
+        )
+    missing = UnknownNameError(
+        "LoRA on this machine", source, hint=f"If the hub has it: !hf download {match[1]}"
+    )
     from huggingface_hub import snapshot_download
 
     try:

@@ -79,12 +79,14 @@ class Made:
         image: Decoded.
         seed: That made it.
         peak_bytes: The most memory that its micro-batch took, the weights included.
+        device_s: Its share of the seconds that its micro-batch took.
     """
 
     position: int
     image: Any
     seed: int | None
     peak_bytes: int
+    device_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ class _Work:
             )
         bench.sizes.worked(key, len(part), seconds / max(1, steps), max(0, peak - before))
         return [
-            Made(position, image, call.seed, peak)
+            Made(position, image, call.seed, peak, seconds / len(part))
             for (position, call), image in zip(part, images, strict=True)
         ]
 
@@ -212,7 +214,7 @@ class _Work:
         torch, _ = needed()
         steps = Steps(pipe, part, self._report, self._stop, bucket, self._bench.watch)
         # hooks that move weights would make tensors that nobody may change any more
-        moved = bool(getattr(pipe, "_all_hooks", None))
+        moved = bool(getattr(pipe, "_all_hooks", None)) or hasattr(network_of(pipe), "_hf_hook")
         try:
             with contextlib.ExitStack() as around:
                 shared = around.enter_context(applied(pipe, bucket.shared))

@@ -61,7 +61,7 @@ def read_capabilities(card: Manifest) -> Capabilities:
     if "num_inference_steps" in taken:
         options["steps"] = _STEPS
     guidance = guidance_argument(card.pipeline, taken, distilled=card.distilled)
-    if guidance is not None:
+    if guidance is not None and card.guided:
         options["guidance"] = Field(guidance, "number", minimum=0, maximum=30)
     if "negative_prompt" in taken:
         options["negative"] = Field("negative_prompt")
@@ -79,7 +79,7 @@ def read_capabilities(card: Manifest) -> Capabilities:
         for side in ("width", "height"):
             options[side] = Field(side, "integer", minimum=64, maximum=8192, multiple=16)
     options |= {name: FIELDS[name] for name in ("scheduler", "lora")}
-    known = {field.name for field in options.values()} | _OURS
+    known = {field.name for field in options.values()} | _OURS | {str(guidance)}
     return Capabilities(
         options=options,
         extra={

@@ -146,7 +146,9 @@ def _beside(pipe: Any) -> list[str]:
 def _by_tiny(tiny: Any) -> Callable[[Any], Any]:
     def decode(latents: Any) -> Any:
         own = next(tiny.parameters())
-        plain = _plain(tiny, latents.to(own.device, own.dtype))
+        if own.device.type != "meta" and not hasattr(tiny, "_hf_hook"):
+            tiny.to(latents.device)  # the model's parts may wait in main memory; this one is small
+        plain = _plain(tiny, latents.to(own.dtype))
         return tiny.decode(plain).sample / 2 + 0.5
 
     return decode
@@ -193,4 +195,5 @@ def _learned(vae: Any) -> Any:
     rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
     square = rows.T @ rows
     square += 1e-3 * square.diagonal().mean() * torch.eye(len(square))
-    return torch.linalg.solve(square, rows.T @ small.movedim(1, -1).flatten(0, 2)).to(own.device)
+    found = torch.linalg.solve(square, rows.T @ small.movedim(1, -1).flatten(0, 2))
+    return found.to(own.device) if found.isfinite().all() else None  # half precision may overflow

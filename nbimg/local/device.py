@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbimg.errors import DependencyMissingError
+from nbimg.errors import DependencyMissingError, SettingError
 from nbimg.local.threads import gentle
 
-__all__ = ["Device", "accelerator", "best_device", "installed", "needed", "quiet"]
+__all__ = ["Device", "accelerator", "best_device", "find_device", "installed", "needed", "quiet"]
 
 #: Files that are there when a driver is: NVIDIA's on Linux, under WSL and on Windows, and AMD's.
 _DRIVERS = (
@@ -66,6 +66,33 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def find_device(asked: str | None) -> str:
+    """Return the device that a setting names, always by the same name; empty: the best.
+
+    Raises:
+        SettingError: When it means nothing, or torch does not find it here.
+    """
+    if not asked or not asked.strip():
+        return best_device()
+    name = asked.strip().lower()
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdecimal()):
+        raise SettingError(f"device = {asked!r} is not one of cpu, cuda, mps; cuda:1 …")
+    torch, _ = needed()
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if kind in there and not there[kind]():
+        raise SettingError(
+            f"device = {asked!r}: torch finds none here.",
+            hint="Leave it empty for the best one that there is.",
+        )
+    if kind != "cuda" or int(number or 0) == 0:
+        return kind  # one card has one name: one worker, one model in its memory
+    if int(number) >= (count := torch.cuda.device_count()):
+        cards = ["cuda", *(f"cuda:{place}" for place in range(1, count))]
+        raise SettingError(f"device = {asked!r}: there are {count} cards, {' and '.join(cards)}.")
+    return f"cuda:{int(number)}"
 
 
 def accelerator() -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nbimg.errors import JobFailedError, NbimgError, SetupError
-from nbimg.local import families, shelf
+from nbimg.local import families, folder, shelf
 from nbimg.local.device import Device, needed, quiet
 from nbimg.local.families import Task
 from nbimg.local.manifest import Manifest
@@ -33,17 +33,21 @@ def load(card: Manifest, number: str, tell: Tell) -> Any:
         tell: Told in words how far it is.
 
     Raises:
-        SetupError: When this diffusers does not have its class.
+        SetupError: When its folder is not whole, is pickled or carries code, or when this diffusers
+            does not have its class.
         JobFailedError: When it cannot be loaded.
     """
+    folder.check(card.folder, card.name)
     torch, diffusers = needed()
     with quiet():
-        kind = getattr(diffusers, card.pipeline, None)
+        kind: Any = getattr(diffusers, card.pipeline, None)
     if kind is None:
         raise SetupError(
-            f"{card.folder} wants {card.pipeline!r}, which this diffusers does not have.",
+            f"{card.name} wants {card.pipeline!r}, which this diffusers does not have.",
             hint="pip install -U diffusers",
         )
+    if diffusers.DiffusionPipeline not in getattr(kind, "__mro__", ()):
+        raise SetupError(f"{card.name} wants {card.pipeline!r}, which is no pipeline.")
     major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
     options: dict[str, Any] = {
         "dtype" if (major, minor) >= (0, 42) else "torch_dtype": getattr(torch, number),
@@ -66,20 +70,30 @@ def load(card: Manifest, number: str, tell: Tell) -> Any:
     return pipe
 
 
-def move(card: Manifest, pipe: Any, device: Device) -> Any:
-    """Move a pipeline to its device; what has got there when that fails is given back.
+def move(card: Manifest, pipe: Any, device: Device) -> bool:
+    """Move a pipeline to its device.
+
+    Returns:
+        False where it does not fit: then all of it is in main memory again.
 
     Raises:
-        JobFailedError: When it does not fit.
+        JobFailedError: When it fails otherwise.
     """
     failure: NbimgError | None = None
     try:
-        return pipe.to(device.name)
+        with quiet():  # it warns of half precision on a processor, which somebody has asked for
+            pipe.to(device.name)
     except (RuntimeError, ValueError, AssertionError) as error:
-        failure = _unloadable(card, error)
+        failure, full = _unloadable(card, error), out_of_memory(error)
         forget(error)
+    if failure is None:
+        return True
+    if full:
+        pipe.to("cpu", silence_dtype_warnings=True)
     pipe = None
     device.release()
+    if full:
+        return False
     raise failure
 
 

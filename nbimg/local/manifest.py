@@ -40,6 +40,7 @@ class Manifest:
         vocabulary: The words it knows, in lower case; empty: any.
         about_vocabulary: What it can draw, in one line.
         distilled: Whether its network was trained to be told the guidance.
+        guided: Whether guidance has an effect at all; it has none where few steps were trained for.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Manifest:
     vocabulary: frozenset[str] = frozenset()
     about_vocabulary: str = ""
     distilled: bool = False
+    guided: bool = True
 
 
 def find_folder(model: str) -> Path:
@@ -92,7 +94,10 @@ def read(folder: Path, name: str | None = None) -> Manifest:
     """
     index = _json(folder / "model_index.json")
     own = _json(folder / "nbimg.json") if (folder / "nbimg.json").is_file() else {}
-    tasks = {name: dict(card) for name, card in own.get("tasks", {}).items()}
+    try:
+        tasks = {name: dict(card) for name, card in own.get("tasks", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SetupError(f"{folder / 'nbimg.json'} cannot be read: {error}.") from error
     size = next((card["size_px"] for card in tasks.values() if "size_px" in card), None)
     groups = own.get("vocabulary", {})
     return Manifest(
@@ -108,6 +113,7 @@ def read(folder: Path, name: str | None = None) -> Manifest:
         vocabulary=frozenset(own.get("known_words", ())),
         about_vocabulary=_about(groups) if groups else "",
         distilled=_distilled(folder),
+        guided=not index.get("is_distilled"),  # Flux 2 Klein's word for it
     )
 
 

@@ -179,7 +179,8 @@ class Relief:
             What was done, in words; None where nothing is left to do.
         """
         vae = getattr(pipe, "vae", None)
-        if not self._tiled and vae is not None:
+        tiny = type(vae).__name__ == "AutoencoderTiny"  # needs little; its tiles fit one scale only
+        if not self._tiled and vae is not None and not tiny:
             self._tiled = True
             done = [_enabled(vae, "enable_slicing"), _enabled(vae, "enable_tiling")]
             if any(done):

@@ -100,8 +100,13 @@ class Loaded:
         if self.placing == "whole" or self.hooked is pipe:
             return pipe
         if self.placing == "parts":
-            pipe.enable_model_cpu_offload(device=self.device.name)  # takes other hooks off first
-        else:
+            try:
+                pipe.enable_model_cpu_offload(
+                    device=self.device.name
+                )  # takes other hooks off first
+            except ValueError:  # a class that does not tell in which order its parts work
+                self.placing = "layers"
+        if self.placing == "layers":
             pipe.remove_all_hooks()
             pipe.enable_sequential_cpu_offload(device=self.device.name)
         self.hooked = pipe
@@ -185,7 +190,8 @@ class Pipelines:
         size = sum(weights.values())
         tell(f"loading {card.name} ({readable_size(size)}) on {device} …")
         base = load(card, number, tell)
-        base = move(card, base, where) if placing == "whole" else base
+        if placing == "whole" and not move(card, base, where):
+            placing = "parts"  # others have taken memory meanwhile, or it is in pieces
         loaded = Loaded(card.name, base, where, size, placing)
         if placing != "whole":
             tell(

@@ -20,6 +20,7 @@ from typing import Any
 __all__ = [
     "Shelved",
     "hub_folder",
+    "index",
     "is_hub_id",
     "parts_of",
     "scan",
@@ -91,19 +92,23 @@ def snapshot(model: str) -> Path | None:
     return folder if (folder / "model_index.json").is_file() else None
 
 
-def parts_of(index: Mapping[str, Any]) -> dict[str, str]:
+def index(folder: Path) -> dict[str, Any]:
+    """Return what a `model_index.json` says; empty where it says nothing."""
+    return _json(folder / "model_index.json")
+
+
+def parts_of(listed: Mapping[str, Any]) -> dict[str, str]:
     """Return component → class, of what a `model_index.json` lists and has."""
     return {
         name: str(value[1])
-        for name, value in index.items()
+        for name, value in listed.items()
         if not name.startswith("_") and isinstance(value, list) and len(value) == 2 and value[1]
     }
 
 
 def whole(folder: Path) -> bool:
     """Whether everything that a pipeline lists is there: a download may have been broken off."""
-    index = _json(folder / "model_index.json")
-    parts = parts_of(index)
+    parts = parts_of(index(folder))
     return bool(parts) and all(_part_is_whole(folder / name) for name in parts)
 
 
@@ -146,7 +151,7 @@ def scan() -> tuple[Shelved, ...]:
             model = place.name.removeprefix("models--").replace("--", "/", 1)
             folder = snapshot(model)
             if folder is not None and whole(folder):
-                name = str(_json(folder / "model_index.json").get("_class_name", ""))
+                name = str(index(folder).get("_class_name", ""))
                 found.append(Shelved(model, folder, name, folder.stat().st_mtime))
     return tuple(sorted(found, key=lambda one: (-one.at_utc, one.model)))
 
@@ -155,8 +160,8 @@ def _part_is_whole(folder: Path) -> bool:
     """Scheduler and tokenizer need their folder; what has a network needs all of its weights."""
     if not folder.is_dir():
         return False
-    for index in folder.glob("*.safetensors.index*.json"):
-        names = set(_json(index).get("weight_map", {}).values())
+    for listed in folder.glob("*.safetensors.index*.json"):
+        names = set(_json(listed).get("weight_map", {}).values())
         if names and all((folder / name).is_file() for name in names):
             return True
     config = _json(folder / "config.json")

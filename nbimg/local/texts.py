@@ -75,7 +75,9 @@ class _Memory:
             keys = None if self._unreadable else _keys(given, salt)
             if keys is None:
                 return forward(*args, **options)
-            first = {key: row for row, key in reversed(list(enumerate(keys)))}
+            first: dict[Hashable, int] = {}
+            for row, key in enumerate(keys):
+                first.setdefault(key, row)
             found = {key: self._rows[key][1] for key in first if key in self._rows}
             new = [(key, row) for key, row in first.items() if key not in found]
             if new:
@@ -84,13 +86,18 @@ class _Memory:
                     *(_chosen(value, rows) for value in args),
                     **{name: _chosen(value, rows) for name, value in options.items()},
                 )
-                parts = _split(out, len(rows)) if _in_rows(out) else None
+                # what is too large to keep stays where it is: an encoder that gives all its layers
+                # makes 100 MB a prompt, and to copy that takes longer than to read the prompt again
+                kept = _size(out) <= len(rows) * (KEPT_BYTES // 4)
+                parts = _split(out, len(rows), kept=kept) if _in_rows(out) else None
                 if parts is None:
                     self._unreadable = True
                     return forward(*args, **options)
                 found |= {key: part for (key, _), part in zip(new, parts, strict=True)}
             for key in first:
                 self._keep(key, found[key])
+            if len(new) == len(keys):
+                return out
             return _joined([found[key] for key in keys], _device(given))
 
         return ask
@@ -142,26 +149,33 @@ def _chosen(value: Any, rows: Sequence[int]) -> Any:
     return value[list(rows)] if _is_tensor(value) else value
 
 
-def _split(out: Any, count: int) -> list[Any] | None:
-    """Return what an encoder gave, row by row; None where that is not how it is made."""
+def _split(out: Any, count: int, *, kept: bool) -> list[Any] | None:
+    """Return what an encoder gave, row by row; None where that is not how it is made.
+
+    Args:
+        out: What it gave.
+        count: For so many rows.
+        kept: Whether the rows are kept, in main memory; else they are parts of `out`.
+    """
     if out is None or _is_tensor(out):
         if out is None:
             return [None] * count
         if out.ndim == 0 or out.shape[0] != count:
             return None
-        return [row.clone() for row in out.detach().cpu().split(1)]
+        rows = out.detach().split(1)
+        return [row.cpu().clone() for row in rows] if kept else list(rows)
     if isinstance(out, Mapping):
-        parts = {name: _split(value, count) for name, value in out.items()}
+        parts = {name: _split(value, count, kept=kept) for name, value in out.items()}
         if any(part is None for part in parts.values()):
             return None
         return [
             type(out)(**{n: part[row] for n, part in parts.items() if part}) for row in range(count)
         ]
     if isinstance(out, tuple | list):
-        rows = [_split(value, count) for value in out]
-        if any(part is None for part in rows):
+        columns = [_split(value, count, kept=kept) for value in out]
+        if any(column is None for column in columns):
             return None
-        return list(zip(*(part for part in rows if part), strict=True))
+        return list(zip(*(column for column in columns if column), strict=True))
     return [None] * count  # what a pipeline does not read: the keys and values of a language model
 
 
@@ -182,4 +196,4 @@ def _size(value: Any) -> int:
         return int(value.numel() * value.element_size())
     if isinstance(value, Mapping):
         return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, tuple) else 0
+    return sum(map(_size, value)) if isinstance(value, tuple | list) else 0

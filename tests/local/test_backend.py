@@ -6,12 +6,13 @@ import importlib
 import shutil
 import sys
 import threading
+import time
 import weakref
 
 import pytest
 
 import nbimg
-from nbimg import session
+from nbimg import models, session
 from nbimg.backends import local
 from nbimg.backends.base import Context
 from nbimg.config import Settings
@@ -79,6 +80,41 @@ def test_usage_tells_time_images_and_the_peak_of_memory(model, picture):
     assert (usage + usage).peak_memory_bytes == usage.peak_memory_bytes
 
 
+def test_a_call_that_tasks_share_counts_once(model, monkeypatch):
+    nbimg.generate("a", model=model, **KNOWN)
+    took = []
+    kept = batch._Work._called
+
+    def timed(self, *known):
+        begun = time.perf_counter()
+        try:
+            time.sleep(0.3)
+            return kept(self, *known)
+        finally:
+            took.append(time.perf_counter() - begun)
+
+    monkeypatch.setattr(batch._Work, "_called", timed)
+    results = nbimg.generate([f"a{k}" for k in range(8)], model=model, **KNOWN)
+    assert len(took) == 1
+    assert results.usage.processing_time_seconds == pytest.approx(took[0], abs=0.1)
+    each = [result.attempts[-1].seconds for result in results]
+    assert each == [pytest.approx(took[0] / 8, abs=0.02)] * 8
+
+
+def test_a_shared_call_that_fails_or_is_stopped_counts_once(model, monkeypatch):
+    nbimg.generate("a", model=model, **KNOWN)
+    begun = time.perf_counter()
+    with pytest.raises(GenerationError) as caught:
+        nbimg.generate("a", model=model, params={"clip_skip": "much"}, n=4, **KNOWN)
+    assert caught.value.result.attempts[-1].seconds > 0
+    job = nbimg.submit([f"a{k}" for k in range(4)], model=model, **{**KNOWN, "steps": 200})
+    while not any(getattr(event, "done", 0) > 2 for event in list(job.events)):
+        time.sleep(0.01)
+    job.cancel()
+    job.wait()
+    assert 0 < job.results.usage.processing_time_seconds < time.perf_counter() - begun
+
+
 def test_a_mask_is_taken_by_a_model_that_has_a_class_for_it(model, picture):
     results = nbimg.edit(
         pictures(picture, 1), "x", model=model, mask=picture("white").path, **KNOWN
@@ -143,6 +179,17 @@ def test_guidance_is_told_to_the_parameter_that_takes_effect(
     assert can.makes is makes
     assert can.composes is composes
     assert can.max_images == (1000 if composes else 1)
+
+
+@pytest.mark.parametrize("distilled", [True, False])
+def test_a_model_whose_guidance_was_trained_away_is_not_said_to_take_one(tmp_path, distilled):
+    (tmp_path / "model_index.json").write_text(
+        f'{{"_class_name": "Flux2KleinPipeline", "is_distilled": {str(distilled).lower()}}}'
+    )
+    backend = local.DiffusersBackend(Context(Settings(), Keys()))
+    can = asyncio.run(backend.capabilities(str(tmp_path)))
+    assert ("guidance" in can.options) is not distilled
+    assert "guidance_scale" not in can.extra
 
 
 # ------------------------------------------------------------------ one at a time, Stop
@@ -283,8 +330,27 @@ def test_models_in_memory_are_listed_loaded_and_let_go(model, capsys):
     assert model in listed
     assert "generate" in listed
     assert "MB on cpu" in listed or "kB on cpu" in listed
+    nbimg.generate("a", model="demo", steps=2)
+    assert model not in loaded.render_loaded("DEMO")
+    assert "demo" in loaded.render_loaded("DEMO")
+    assert loaded.render_loaded("flux") == ""
+    assert loaded.answer("--unload demo", own).startswith("let go")
     assert "let go" in loaded.answer(f"--unload {model}", own)
     assert loaded.answer("--unload", own) == "nothing is in memory."
+
+
+def test_models_on_disk_are_listed_by_their_names(cache, saved):  # noqa: F811
+    own = session.default()
+    assert "On this machine" not in models.render("", own)
+    put(cache, "someone/tiny", saved)
+    listed = models.render("", own)
+    assert "On this machine" in listed
+    assert "local:someone/tiny" in listed
+    assert "makes edits" in listed
+    assert "local:someone/tiny" in models.render("TINY", own)
+    assert "no model" not in models.render("someone/ti", own)
+    assert "local:someone/tiny" not in models.render("flux", own)
+    assert "--steps" in models.render("local:someone/tiny", own)
 
 
 def test_a_name_that_is_not_loaded_is_answered_with_the_nearest(model):

@@ -9,11 +9,13 @@ import weakref
 import pytest
 import torch
 
+from nbimg.backends.local import demo_folder
 from nbimg.errors import JobFailedError
 from nbimg.events import Notice
-from nbimg.local import batch
+from nbimg.local import batch, manifest
 from nbimg.local.device import Device
 from nbimg.local.memory import Relief, Sizes, first_guess, first_line, forget, out_of_memory
+from nbimg.local.pipelines import Pipelines
 from tests.local.conftest import Spy, call, gap, run, until
 
 SMALL = {"width": 64, "height": 64, "guidance_scale": 1.0}
@@ -167,6 +169,30 @@ def test_relief_goes_from_tiles_to_parts_to_layers(tiny):
     finally:
         vae.disable_slicing()
         vae.disable_tiling()
+
+
+def test_after_memory_ran_out_for_one_image_the_model_that_ships_still_works():
+    card = manifest.read(demo_folder(), "demo")
+    loaded, pipe = Pipelines().take(card, "generate", "cpu", None)
+    before = run(pipe, [call("a red house")])
+    with (
+        pytest.raises(JobFailedError, match="does not fit"),
+        Card(pipe, room=0),
+    ):
+        run(pipe, [call("a")], relieve=lambda *, alone: loaded.relief.next(pipe))
+    assert gap(run(pipe, [call("a red house")])[0], before[0]) == 0
+
+
+@pytest.mark.parametrize("name", ["sd", "qwen", "klein"])
+def test_a_picture_that_is_decoded_in_tiles_has_its_size(name):
+    from tests.local import tiny as builders
+
+    pipe = builders.BUILDERS[name]()
+    small = {"width": 64, "height": 64}
+    before = run(pipe, [call("a", **small)])
+    relief = Relief(Device("cpu"), pytest.fail)
+    assert "tiles" in relief.next(pipe)
+    assert run(pipe, [call("a", **small)])[0].size == before[0].size
 
 
 def test_a_processor_has_no_main_memory_to_move_to():

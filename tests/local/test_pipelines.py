@@ -215,6 +215,18 @@ def test_parts_are_hooked_for_the_pipeline_that_runs_and_hooked_over_when_anothe
     assert base.done[-1] == ("enable_sequential_cpu_offload", "cuda")
 
 
+def test_a_class_that_does_not_tell_the_order_of_its_parts_is_moved_layer_by_layer():
+    class Unordered(Hooked):
+        def enable_model_cpu_offload(self, **_):
+            raise ValueError("no `model_cpu_offload_seq` class attribute is set")
+
+    pipe = Unordered()
+    loaded = pipelines.Loaded("x", pipe, Device("cuda"), 1, "parts")
+    assert loaded.ready(pipe) is pipe
+    assert pipe.done[-1] == ("enable_sequential_cpu_offload", "cuda")
+    assert loaded.placing == "layers"
+
+
 # ------------------------------------------------------------------ loading
 
 
@@ -225,6 +237,36 @@ def test_loading_tells_its_size_and_its_parts(card):
     assert told[0].endswith("B) on cpu …")
     assert told[1] == "loading local:tiny-sd: part 1 of 5 …"
     assert len(told) == 6
+
+
+def test_a_card_that_is_fuller_than_it_looked_gets_the_model_in_parts(card, monkeypatch):
+    kind = type(get(Pipelines(), card))
+    kept, went, told = kind.to, [], []
+
+    def full(pipe, *where, **known):
+        went.append(where[0])
+        if len(went) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return kept(pipe, *where, **known)
+
+    monkeypatch.setattr(kind, "to", full)
+    loaded = Pipelines().load(card, "cpu", None, told.append)
+    assert loaded.placing == "parts"
+    assert went == ["cpu", "cpu"]  # there, and back to main memory
+    assert "its parts are moved as they work" in told[-1]
+
+
+def test_a_device_that_fails_otherwise_is_one_line(card, monkeypatch):
+    kind = type(get(Pipelines(), card))
+
+    def broken(*_, **__):
+        raise RuntimeError("CUDA error: invalid device ordinal\nCUDA kernel errors might be …")
+
+    monkeypatch.setattr(kind, "to", broken)
+    with pytest.raises(JobFailedError, match="invalid device ordinal") as caught:
+        Pipelines().load(card, "cpu", None)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 def networks():
@@ -252,7 +294,7 @@ def test_only_safetensors_are_loaded(saved, tmp_path):
     weights = next((folder / "unet").glob("*.safetensors"))
     torch.save({}, weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(JobFailedError, match="cannot be loaded"):
+    with pytest.raises(SetupError, match=r"pickled.* unet"):
         get(Pipelines(), manifest.read(folder))
 
 
@@ -264,7 +306,7 @@ def test_code_in_a_folder_does_not_run(saved, tmp_path):
         index.read_text().replace('"StableDiffusionPipeline"', '["pipeline", "Mine"]', 1)
     )
     (folder / "pipeline.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(SetupError, match="does not have"):
+    with pytest.raises(SetupError, match=r"code of its own \(pipeline.py\)"):
         get(Pipelines(), manifest.read(folder))
     assert not (tmp_path / "ran").exists()
 
@@ -276,9 +318,46 @@ def test_code_of_a_part_does_not_run(saved, tmp_path):
     index.write_text(index.read_text().replace('"AutoencoderKL"', '"Mine"').replace(
         '"vae": [\n    "diffusers"', '"vae": [\n    "mine"'))  # fmt: skip
     (folder / "vae" / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(JobFailedError, match="cannot be loaded"):
+    with pytest.raises(SetupError, match=r"code of its own \(vae/mine.py\)"):
         get(Pipelines(), manifest.read(folder))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("AutoencoderKL", "'AutoencoderKL', which is no pipeline"),
+        ("BrandNewPipeline", "'BrandNewPipeline', which this diffusers does not have"),
+        ("", "does not name its pipeline"),
+    ],
+)
+def test_a_class_that_is_no_pipeline_is_named(saved, tmp_path, kind, said):
+    folder = tmp_path / "other"
+    shutil.copytree(saved, folder)
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", kind))
+    with pytest.raises(SetupError, match=said):
+        get(Pipelines(), manifest.read(folder))
+
+
+def test_a_part_that_is_missing_is_named(saved, tmp_path):
+    folder = tmp_path / "partly"
+    shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("vae"))
+    with pytest.raises(SetupError, match="has no folder vae"):
+        get(Pipelines(), manifest.read(folder, "local:partly"))
+
+
+def test_what_a_model_says_of_itself_may_be_nonsense(saved, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(saved, folder)
+    (folder / "nbimg.json").write_text('{"tasks": [1]}')
+    with pytest.raises(SetupError, match=r"nbimg.json cannot be read"):
+        manifest.read(folder)
+
+
+def test_a_number_format_that_a_processor_is_slow_in_is_not_warned_of_in_the_notebook(card, capfd):
+    get(Pipelines(), card, dtype="float16")
+    assert "cannot run with" not in "".join(capfd.readouterr())
 
 
 def test_weights_of_a_variant_are_loaded_where_there_are_no_others(saved, tmp_path):

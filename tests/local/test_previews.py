@@ -209,6 +209,13 @@ def test_the_grid_of_patches_is_the_one_nearest_to_the_shape_of_the_images():
     assert colours._grid(24, 9 / 16) == (4, 6)
 
 
+def test_an_encoder_that_overflows_in_half_precision_gives_grey_shapes():
+    vae = LinearVae()
+    vae.mixture.data[0] = float("inf")
+    shown = colours.find_decoder(pipe_with(vae))._decode(torch.randn(1, 4, 8, 8))
+    assert 0 <= shown.min() <= shown.max() <= 1
+
+
 def test_an_encoder_that_is_kept_off_the_card_is_not_moved(monkeypatch):
     vae = tiny_vae()
     vae._hf_hook = object()

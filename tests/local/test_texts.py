@@ -124,6 +124,13 @@ def test_outputs_of_every_kind_come_back_as_they_were():
     assert ask(Encoder(lambda x: x + 1), [[1, 2]]).tolist() == [[2, 3]]
 
 
+def test_rows_that_are_all_new_are_asked_and_given_in_their_order():
+    encoder = Encoder(lambda x: x * 10)
+    assert ask(encoder, [[1], [2], [3]]).tolist() == [[10], [20], [30]]
+    assert encoder.asked[0][0] == [[1], [2], [3]]
+    assert ask(encoder, [[3], [4], [1]]).tolist() == [[30], [40], [10]]
+
+
 def test_masks_and_options_tell_rows_apart():
     encoder = Encoder(lambda x: x)
     ask(encoder, [[1, 2]], attention_mask=torch.tensor([[1, 1]]))
@@ -159,6 +166,25 @@ def test_it_keeps_so_much_and_forgets_what_was_used_longest_ago(monkeypatch):
     for _ in range(2):
         ask(large, [[1]])
     assert len(large.asked) == 2
+
+
+def test_what_is_too_large_to_keep_is_neither_copied_nor_taken_apart(monkeypatch):
+    monkeypatch.setattr(texts, "KEPT_BYTES", 100)
+    given, seen = [], []
+
+    def forward(input_ids):
+        seen.append(len(input_ids))
+        given.append({"hidden": torch.arange(len(input_ids) * 100.0).reshape(-1, 100)})
+        return given[-1]
+
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda _: pytest.fail("copied"))
+    monkeypatch.setattr(texts, "_keys", lambda ids, _salt: [int(row[0]) for row in ids[0]])
+    memory = texts._Memory()
+    ask = memory.asking(forward, ())
+    assert ask(torch.tensor([[1], [2]])) is given[0]
+    twice = ask(torch.tensor([[1], [1], [2]]))["hidden"]
+    assert seen == [2, 2]
+    assert torch.equal(twice, given[1]["hidden"][[0, 0, 1]])
 
 
 def test_it_dies_with_its_encoder():
