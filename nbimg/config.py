@@ -103,7 +103,13 @@ SETTINGS: tuple[Setting, ...] = (
         "local_model", str, None, "Model for a graphics card: folder or hub id; empty: the newest."
     ),
     Setting("download", bool, False, "Whether local models may be fetched from the hub unasked."),
-    Setting("dtype", str, None, "Number format of local models: float32, bfloat16, float16."),
+    Setting(
+        "dtype",
+        str,
+        None,
+        "Number format of local models: float32, bfloat16, float16.",
+        ("float32", "bfloat16", "float16"),
+    ),
     Setting("attention", str, None, "Attention backend of local models: native, flash, sage …"),
     Setting("compile", bool, False, "Compile the repeated blocks of local models."),
     Setting(

@@ -224,6 +224,7 @@ class BusyError(BackendError):
 
     Attributes:
         crowded: Whether it said that too many are under way at once, not that they came too fast.
+        sparse: Whether it said that it takes only one create at a time, and seconds apart.
     """
 
     resubmit = True
@@ -232,6 +233,7 @@ class BusyError(BackendError):
     def __init__(self, message: str, *, crowded: bool = False, **known: Any) -> None:
         super().__init__(message, **known)
         self.crowded = crowded
+        self.sparse = False
 
 
 class RejectedError(BackendError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from nbimg.credentials.keys import PROVIDER_KEYS
 from nbimg.errors import NbimgError
+from nbimg.local import families, shelf
 from nbimg.planning import catalog
 from nbimg.planning.catalog import Entry
 from nbimg.session import Session
@@ -58,8 +59,11 @@ def render(pattern: str, session: Session) -> str:
         if wanted in f"{alias} {entry.ref.full} {entry.about}".lower()
     }
     lines = [_line(alias, entry, session) for alias, entry in found.items()]
+    here = _on_disk(wanted)
     if not wanted:
-        return "\n".join([*lines, "", "%imgmodels NAME says what a model takes."])
+        return "\n".join([*lines, *here, "", "%imgmodels NAME says what a model takes."])
+    if not found and here and not any(line.lower().startswith(f"{wanted} ") for line in here):
+        return "\n".join(here[1:])
     if found:
         few = [entry.ref for entry in found.values() if _ready(entry.ref.provider, session)]
         return "\n\n".join(["\n".join(lines), *_described(few[:DESCRIBED], session)])
@@ -153,6 +157,19 @@ def _line(alias: str, entry: Entry, session: Session) -> str:
     price = "" if entry.price_usd is None else f" ${entry.price_usd:g} an image"
     price += f" ({entry.price_at})" if entry.price_at else ""
     return f"{alias:22} {state:7} {what:12} {entry.about}{price}"
+
+
+def _on_disk(wanted: str) -> list[str]:
+    """A line for each model of the hub's cache with that in its name, below a heading."""
+    lines = []
+    for one in shelf.scan():
+        name = f"local:{one.model}"
+        if wanted in name.lower():
+            tasks = families.tasks_of(one.pipeline, ())
+            edits = bool(tasks & {"edit", "combine", "inpaint"})
+            what = " ".join(["makes"] * ("generate" in tasks) + ["edits"] * edits)
+            lines.append(f"{name:30} {what:12} {one.pipeline}")
+    return ["", "On this machine:", *lines] if lines else []
 
 
 def _ready(provider: str, session: Session) -> bool:

@@ -37,7 +37,8 @@ class Usage:
     """What a call took.
 
     Attributes:
-        processing_time_seconds: Of all tasks added up, in seconds.
+        processing_time_seconds: Of all tasks added up, in seconds; what was made on this machine counts
+            for what its device took, once for all that shared a call.
         input_images: Images that were given.
         generated_images: Images that came back.
         succeeded: Tasks that are whole.
@@ -224,7 +225,7 @@ class ResultSet(Sequence[Result]):
         costs = [result.cost_usd for result in self if result.images or result.cost_usd]
         known = [cost for cost in costs if cost is not None]
         return Usage(
-            round(sum(r.seconds.running + r.seconds.download for r in self), 3),
+            round(sum(map(_processing_s, self)), 3),
             sum(len(result.request.image) for result in self),
             len(self.records),
             len(self.ok),
@@ -320,10 +321,17 @@ def _row(result: Result) -> dict[str, Any]:
     return row
 
 
+def _processing_s(result: Result) -> float:
+    """How long a task took: of the device where it was this machine's, which tasks share."""
+    here = [attempt.seconds for attempt in result.attempts if attempt.stage == "local"]
+    return sum(here) if here else result.seconds.running + result.seconds.download
+
+
 def _retries(result: Result) -> int:
     """How many attempts failed and were followed by another one of their stage."""
-    failed = sum(a.outcome != "ok" and a.stage not in ("find", "run") for a in result.attempts)
-    again = sum(a.outcome != "ok" and a.stage == "run" for a in result.attempts)
+    wrong = [a.stage for a in result.attempts if a.outcome not in ("ok", "CancelledError")]
+    failed = sum(stage not in ("find", "run") for stage in wrong)
+    again = wrong.count("run")
     last = 0 if result.error is None else max(1, result.request.n - len(result.images))
     return max(0, failed + again - last)
 

@@ -123,6 +123,17 @@ class Session:
         job.batches.update(filter(None, [batch_id]))
         return job
 
+    def forget(self, batch_id: str | None = None) -> dict[str, int]:
+        """Give up what is left of batches that nobody runs: nothing of it is fetched or sent.
+
+        Args:
+            batch_id: The batch; None: all that have anything left.
+
+        Returns:
+            Id of a batch → how many images of it were or may be paid for and are given up.
+        """
+        return self.portal.call(self._workshop().place().journal.forget, batch_id)
+
     def job(self, job_id: str) -> Job:
         """Return a job of this kernel, or one of the journal, which is taken up.
 

@@ -18,8 +18,10 @@ from nbimg.types import Capabilities, Field, ModelRef, Result, Status
 
 __all__ = ["Leftover", "leftover"]
 
-#: A call in one of these states is taken up, the first that there is.
-_TAKEN = ("done", "submitted", "intended", "gone", "unknown")
+#: All calls in these states are taken up: there are several where a model stood in that makes one a call.
+_STANDING = ("done", "submitted", "intended")
+#: Where there is none of those, the first that there is of these.
+_TAKEN = ("gone", "forgotten", "unknown")
 #: A call in one of these states holds something that may be paid for and was not fetched.
 _OWED = ("submitted", "intended")
 UNSENT = "Never sent: %imgresume --remaining sends it."
@@ -32,14 +34,14 @@ class Leftover:
     Attributes:
         claimed: The batch.
         tasks: Those with something to do, in order, as far as they can be told without a network.
-        taken: (index, variant) → the call that is taken up.
+        taken: (index, variant) → the calls that are taken up.
         unsent: Indexes of tasks that have a part that was never sent.
         settled: Index → result, of those with nothing to do.
     """
 
     claimed: Claimed
     tasks: tuple[Planned, ...]
-    taken: Mapping[tuple[int, int], SentCall]
+    taken: Mapping[tuple[int, int], tuple[SentCall, ...]]
     unsent: frozenset[int]
     settled: Mapping[int, Result]
 
@@ -53,7 +55,7 @@ def leftover(claimed: Claimed, providers: Collection[str], *, remaining: bool) -
         remaining: Whether what was never sent is sent.
     """
     tasks, unsent, settled = [], set(), {}
-    taken: dict[tuple[int, int], SentCall] = {}
+    taken: dict[tuple[int, int], tuple[SentCall, ...]] = {}
     for task in claimed.tasks:
         ended = task.result is not None and not (remaining and _stopped(task.result))
         owed = any(call.state in _OWED for call in task.sent) or _late(task)
@@ -85,11 +87,12 @@ def _stopped(result: Result) -> bool:
     return part or result.status is Status.CANCELLED
 
 
-def _of(task: ClaimedTask, variant: int, states: tuple[str, ...]) -> SentCall | None:
-    """The call that is taken up for a variant; None: it has to be sent."""
-    calls = [call for call in reversed(task.sent) if call.variant == variant]
-    ranked = (call for state in states for call in calls if call.state == state)
-    return next(ranked, None)
+def _of(task: ClaimedTask, variant: int, states: tuple[str, ...]) -> tuple[SentCall, ...]:
+    """The calls that are taken up for a variant, oldest first; none: it has to be sent."""
+    calls = [call for call in task.sent if call.variant == variant]
+    if standing := tuple(call for call in calls if call.state in _STANDING):
+        return standing
+    return tuple(call for state in states for call in reversed(calls) if call.state == state)[:1]
 
 
 def _planned(task: ClaimedTask, providers: Collection[str]) -> Planned:

@@ -297,8 +297,11 @@ class Fold:
 
     @property
     def last_notice(self) -> str | None:
-        """The line that came last."""
-        return self._notice[1] if self._notice else None
+        """The line that came last; one that ends in … says what goes on, and holds until something moves."""
+        if self._notice is None:
+            return None
+        at_utc, text = self._notice
+        return None if text.endswith("…") and self._moved_utc > at_utc else text
 
     # ------------------------------------------------------------ what goes on now
 

@@ -58,10 +58,11 @@ class Batch:
         concurrency: Calls at once per account, in place of the default.
         semaphore: One that every call holds as well: a name, or any semaphore.
         url_only: Whether to keep the provider's addresses and download nothing.
-        slots: Index → the place of the task in the cache.
+        slots: Index → the place of the task in the cache; emptied once the journal has them.
         about: What the journal keeps of the call, to give the batch back as it was.
         fall: Gives the next model of a task's chain: planned, error, the models that were tried.
-        taken: (index, variant) → a call that a kernel before this one has sent; None for a new batch.
+        taken: (index, variant) → the calls for it that a kernel before this one has sent, several where a
+            model stood in that makes one image a call; None for a new batch.
         creates: Whether jobs may be created; without it what was sent is fetched and no more.
         unsent: Indexes of the tasks of an earlier kernel that have something to be sent.
         stopped: Whether the batch was stopped by hand before, and stays so.
@@ -77,10 +78,10 @@ class Batch:
     concurrency: int | None = None
     semaphore: Any = None
     url_only: bool = False
-    slots: Mapping[int, str] = field(default_factory=dict)
+    slots: dict[int, str] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     fall: Fall = _no_fall
-    taken: Mapping[tuple[int, int], SentCall] | None = None
+    taken: Mapping[tuple[int, int], tuple[SentCall, ...]] | None = None
     creates: bool = True
     unsent: Collection[int] = ()
     stopped: bool = False
@@ -276,17 +277,23 @@ class BatchRun:
         self,
         work: Coroutine[Any, Any, None],
         give_up: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    ) -> asyncio.Task[None]:
         """Go on after a worker is gone; the batch waits a bounded time for it, the engine keeps it.
 
         Args:
             work: What is left to do.
             give_up: Awaited when the batch does not wait any longer.
         """
-        cleanup = asyncio.create_task(work)
+        cleanup = self.keep(work)
         self._cleanups[cleanup] = give_up
-        self.shared.kept.add(cleanup)
-        cleanup.add_done_callback(self.shared.kept.discard)
+        return cleanup
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do what neither a worker nor the batch waits for."""
+        task = asyncio.create_task(work)
+        self.shared.kept.add(task)
+        task.add_done_callback(self.shared.kept.discard)
+        return task
 
     async def clean_up(self) -> None:
         """Wait for what the workers left behind, but no longer than `CLEANUP_S`."""

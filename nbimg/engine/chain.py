@@ -8,7 +8,9 @@ follow a create whose fate is unknown, which may have been paid for.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nbimg.backends.base import Call, LocalBackend, RemoteBackend
@@ -27,6 +29,7 @@ from nbimg.errors import (
 )
 from nbimg.events import Notice
 from nbimg.planning.plan import Planned
+from nbimg.store.journal import SentCall
 from nbimg.types import ImageRecord
 
 __all__ = ["Chain"]
@@ -35,6 +38,13 @@ log = logging.getLogger("nbimg")
 
 #: What an account or a key was refused for, it is refused for all: there is nothing to try.
 _FOR_ALL = (KeyRejectedError, QuotaExceededError)
+
+#: State of a call that was sent before → why there is nothing to fetch.
+_ENDED = {
+    "gone": "its images are gone: the provider keeps them no longer.",
+    "forgotten": "it was given up: %imgcancel --forget.",
+    "failed": "it failed in the kernel that sent it.",
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -71,8 +81,13 @@ class Chain:
             await self._follow(made, failure)
         except AbsentError as error:
             self.task.note([error.message])
+            if images := _images(made):
+                self.task.done(self.variant, images)
             self.task.cancelled(self.variant)
             self.task.unsent = self.run.unsent = True
+        except asyncio.CancelledError:
+            self._stopped(made)
+            raise
         except NbimgError as error:
             self._failed(error, made)
         except Exception as error:  # a defect here or in a plug-in must not cost the other tasks
@@ -91,12 +106,23 @@ class Chain:
             self.task.done(self.variant, images)
         self.task.failed(self.variant, error)
 
+    def _stopped(self, made: list[Made]) -> None:
+        """Keep what was made before Stop."""
+        if images := _images(made):
+            self.task.done(self.variant, images)
+        for one in made:
+            if one.order is not None:
+                self.run.later(one.order.settle("done", one.images))
+
     async def _follow(self, made: list[Made], failure: NbimgError | None) -> None:
         """Try one model after the other; add to `made` what they made."""
         planned = self.task.planned
-        if self.run.batch.taken is not None and await self._taken_up(made):
+        sent = (self.run.batch.taken or {}).get((planned.index, self.variant), ())
+        absent = await self._taken_up(sent, made)
+        if sent and not absent:
+            self.task.done(self.variant, _images(made))
             return
-        calls: tuple[Call, ...] = (self._first(),)
+        calls = self._first(absent)
         while True:
             failure = failure or await self._failure(calls, made)
             if failure is None:
@@ -120,19 +146,18 @@ class Chain:
             index = self.task.planned.index
             self.run.emit(Notice(task=index, text=following.notices[-1]))
 
-    def _first(self) -> Call:
+    def _first(self, absent: tuple[Call, ...]) -> tuple[Call, ...]:
         """What is sent first: what an earlier kernel meant to send, or what is planned.
 
         Raises:
             AbsentError: When nothing is to be sent.
         """
         batch, index = self.run.batch, self.task.planned.index
-        sent = (batch.taken or {}).get((index, self.variant))
-        if sent is not None and batch.creates:
-            return sent.call
+        if absent and batch.creates:
+            return absent
         if not batch.creates or (batch.taken is not None and index not in batch.unsent):
             raise AbsentError("Never sent: %imgresume --remaining sends it.")
-        return self.task.calls[self.variant]
+        return (self.task.calls[self.variant],)
 
     async def _failure(self, calls: tuple[Call, ...], made: list[Made]) -> NbimgError | None:
         """Make all calls to one model; return why that failed, or None."""
@@ -181,35 +206,47 @@ class Chain:
             self.tried = tried
         return following
 
-    async def _taken_up(self, made: list[Made]) -> bool:
-        """Fetch what was sent before; False when nothing was, and it may be sent now."""
-        taken = self.run.batch.taken or {}
-        sent = taken.get((self.task.planned.index, self.variant))
-        if sent is None:
-            return False
+    async def _taken_up(self, sent: Sequence[SentCall], made: list[Made]) -> tuple[Call, ...]:
+        """Fetch what was sent before, all of it; return what may be sent now, for it never arrived.
+
+        Raises:
+            NbimgError: The last failure, when all were tried; `made` has the images of the others.
+        """
+        absent, failure = [], None
+        for one in sent:
+            try:
+                fetched = await self._fetched(one)
+            except NbimgError as error:
+                failure = error
+            else:
+                if fetched is None:
+                    absent.append(one.call)
+                else:
+                    made.append(fetched)
+        if failure is not None:
+            raise failure
+        return tuple(absent)
+
+    async def _fetched(self, sent: SentCall) -> Made | None:
+        """Fetch what one call made; None when there is nothing, and it may be sent now."""
         if sent.state == "done" and all(i.path and i.path.is_file() for i in sent.images):
-            self.task.done(self.variant, sent.images)
-            return True
-        if sent.state == "gone":
-            raise JobFailedError("its images are gone: the provider keeps them no longer.")
-        if sent.state == "failed":
-            raise JobFailedError("it failed in the kernel that sent it.", job_id=sent.job_id)
+            return Made(sent.images)
+        if sent.state in _ENDED:
+            raise JobFailedError(_ENDED[sent.state], job_id=sent.job_id)
         if sent.state == "unknown":
             raise _unknown(sent.call)
         backend = self.run.shared.registry.get(sent.call.ref.provider)
         if not isinstance(backend, RemoteBackend):
-            return False
+            return None
         remote = self._remote(sent.call, backend)
         try:
-            made.append(await remote.take_up(sent))
+            return await remote.take_up(sent)
         except AbsentError:
-            return False
+            return None
         except JobFailedError:
             if self.run.batch.creates and not remote.owed:  # it goes on as it would have
-                return False
+                return None
             raise
-        self.task.done(self.variant, _images(made))
-        return True
 
 
 def _images(made: list[Made]) -> tuple[ImageRecord, ...]:

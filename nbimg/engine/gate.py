@@ -5,8 +5,9 @@ Must not: know a clock or a window.
 
 An account with little credit takes one create every ten seconds: the first success after a 429 does not
 mean that all who wait fit. Only when creates succeed in a row, with no 429 between them, is it over. When
-the one that follows a success at once is refused, creates keep the distance that the provider told; a
-shorter one is tried now and then.
+the one that follows a success at once is refused, twice in a row or with the word that the account takes no
+more, creates keep the distance that the provider told; a shorter one is tried now and then. Once may be
+chance: somebody else has used up a window of the account.
 """
 
 from __future__ import annotations
@@ -46,20 +47,28 @@ class Gate:
         self.spacing_s = 0.0
         self._held_s = 0.0  # a longer distance, at which creates went through in a row
         self._worked = False  # whether one went through since the last refusal
+        self._missed = False  # whether the one after the last success before that was refused, too
         self._row = 0
         self._patience = 1
 
-    def narrow(self, seconds: float = 0.0) -> None:
-        """The provider asked to slow down, and to come back in so many seconds."""
+    def narrow(self, seconds: float = 0.0, *, sparse: bool = False) -> None:
+        """The provider asked to slow down.
+
+        Args:
+            seconds: When to come back.
+            sparse: Whether it said that the account takes creates one at a time, seconds apart.
+        """
         if self._worked and not self.wide:
-            self._too_soon(seconds)
+            self._too_soon(seconds, sparse=sparse)
         self.wide, self._worked, self._row = False, False, 0
 
-    def _too_soon(self, seconds: float) -> None:
+    def _too_soon(self, seconds: float, *, sparse: bool) -> None:
         """One went through, and the next was refused."""
         if self._held_s:
             self._patience = min(2 * self._patience, PATIENCE)
-        self.spacing_s, self._held_s = self._held_s or seconds, 0.0
+        if self._held_s or self.spacing_s or self._missed or sparse:
+            self.spacing_s, self._held_s = self._held_s or seconds, 0.0
+        self._missed = True
 
     def passed(self) -> None:
         """The one create that may go went through."""
@@ -67,7 +76,8 @@ class Gate:
         self._row += 1
         if self._row < IN_A_ROW * self._patience:
             return
-        self._row, self._held_s, self.spacing_s = 0, self.spacing_s, self.spacing_s * SHORTER
+        self._row, self._missed = 0, False
+        self._held_s, self.spacing_s = self.spacing_s, self.spacing_s * SHORTER
         if self.spacing_s < SHORTEST_S:
             self.wide, self.spacing_s, self._held_s, self._patience = True, 0.0, 0.0, 1
 

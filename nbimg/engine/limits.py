@@ -185,10 +185,11 @@ class Account:
         """Return the way of one create through the gate."""
         return Passage(self._gate)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, *, creates: bool = True, sparse: bool = False) -> None:
         """Hold back the whole account, and let its creates go one at a time then."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
-        self._gate.narrow(seconds)
+        if creates:
+            self._gate.narrow(seconds, sparse=sparse)
 
     def forecast(
         self, calls: int, at_once: int, each_s: float | None, noun: str = "task"
@@ -282,9 +283,15 @@ class Lane:
         """Return which share of the window of a stage is taken, from 0 to 1."""
         return self._account.used(stage)
 
-    def pause(self, seconds: float) -> None:
-        """Hold back the whole account: a 429 concerns every task of it."""
-        self._account.pause(seconds)
+    def pause(self, seconds: float, *, creates: bool = True, sparse: bool = False) -> None:
+        """Hold back the whole account: a 429 concerns every task of it.
+
+        Args:
+            seconds: For how long.
+            creates: Whether it was a create that came too fast: they go one at a time then.
+            sparse: Whether creates are taken only one at a time and seconds apart.
+        """
+        self._account.pause(seconds, creates=creates, sparse=sparse)
 
     def crowded(self) -> None:
         """The server showed that fewer may be under way; to be called before the create's mark is."""

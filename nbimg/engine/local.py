@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from nbimg.backends.base import Call, LocalBackend
 from nbimg.engine.batch import BatchRun
@@ -27,6 +27,33 @@ log = logging.getLogger("nbimg")
 Member = tuple[Task, int, Call]
 
 
+@dataclass(slots=True)
+class _Use:
+    """How long a device works for one call.
+
+    Attributes:
+        at_utc: When it had its turn, Unix time in seconds.
+        counted_s: What is on the account of pictures that were made, in seconds.
+    """
+
+    at_utc: float = field(default_factory=time.time)
+    counted_s: float = 0.0
+
+    def begin(self) -> None:
+        """The call has its turn."""
+        self.at_utc = time.time()
+
+    def made(self, image: EncodedImage) -> float:
+        """Return what a picture took: by its backend's count, else since the one before."""
+        took_s = image.device_s or self.rest(1)
+        self.counted_s += took_s
+        return took_s
+
+    def rest(self, parts: int) -> float:
+        """Return what each of so many that were not made has to bear of the rest."""
+        return max(0.0, time.time() - self.at_utc - self.counted_s) / max(1, parts)
+
+
 async def run_local(
     run: BatchRun, backend: LocalBackend, members: Sequence[Member]
 ) -> list[tuple[Member, Exception]]:
@@ -35,12 +62,15 @@ async def run_local(
     Returns:
         The members that were not made, each with the reason.
     """
-    at = time.time()
+    use = _Use()
     failure: Exception
 
     try:
-        async for position, image in _generated(run, backend, members):
-            await _keep(run, at, members[position], image)
+        async for position, image in _generated(run, backend, members, use):
+            await _keep(run, use, members[position], image)
+    except asyncio.CancelledError as error:
+        _write_off(members, use, error)
+        raise
     except NbimgError as error:
         failure = error
     except Exception as error:  # a defect in a plug-in must not cost the other tasks
@@ -48,10 +78,16 @@ async def run_local(
         failure = error
     else:
         failure = ReplyError(f"{backend.name} made fewer images than it was asked for.")
+    return [(member, failure) for member in _write_off(members, use, failure)]
+
+
+def _write_off(members: Sequence[Member], use: _Use, error: BaseException) -> list[Member]:
+    """Write down that the members that are left were not made; return them."""
     left = [member for member in members if member[1] in member[0].open_variants()]
+    each_s = use.rest(len(left))
     for task, _, call in left:
-        task.tried(call.ref.full, "local", at, failure, None)
-    return [(member, failure) for member in left]
+        task.tried(call.ref.full, "local", use.at_utc, error, None, took_s=each_s)
+    return left
 
 
 async def make_alone(
@@ -63,17 +99,21 @@ async def make_alone(
         NbimgError: When it fails.
     """
     task, variant, call = member
-    images = [
-        await run.save(task, call, image, variant + 1)
-        async for _, image in _generated(run, backend, [member])
-    ]
+    use, images = _Use(), []
+    try:
+        async for _, image in _generated(run, backend, [member], use):
+            images.append(await run.save(task, call, image, variant + 1))
+            _count(use, member, image)
+    except (NbimgError, asyncio.CancelledError) as error:
+        _write_off([member], use, error)
+        raise
     if not images:
         raise ReplyError(f"{backend.name} made fewer images than it was asked for.")
     return tuple(images)
 
 
 async def _generated(
-    run: BatchRun, backend: LocalBackend, members: Sequence[Member]
+    run: BatchRun, backend: LocalBackend, members: Sequence[Member], use: _Use
 ) -> AsyncIterator[tuple[int, EncodedImage]]:
     """Hold the permit, keep to the time-out, and tell what happens."""
 
@@ -84,6 +124,7 @@ async def _generated(
         run.emit(replace(event, task=task.planned.index))
 
     async with run.lane(backend).permit(run.held_up):
+        use.begin()
         for task, _, _ in members:
             run.start(task)
         limit_s, loop = run.batch.timeout_s, asyncio.get_running_loop()
@@ -100,14 +141,21 @@ async def _generated(
             ) from None
 
 
-async def _keep(run: BatchRun, at: float, member: Member, image: EncodedImage) -> None:
+def _count(use: _Use, member: Member, image: EncodedImage, error: NbimgError | None = None) -> None:
+    """Write down what a picture took; `error` where it could not be kept."""
+    task, _, call = member
+    peak, took_s = image.peak_memory_bytes, use.made(image)
+    task.tried(call.ref.full, "local", use.at_utc, error, None, peak, took_s)
+
+
+async def _keep(run: BatchRun, use: _Use, member: Member, image: EncodedImage) -> None:
     task, variant, call = member
     try:
         record = await run.save(task, call, image, variant + 1)
     except NbimgError as error:
-        task.tried(call.ref.full, "local", at, error, None)
+        _count(use, member, image, error)
         task.failed(variant, error)
     else:
-        task.tried(call.ref.full, "local", at, None, None, image.peak_memory_bytes)
+        _count(use, member, image)
         task.done(variant, [record])
     await run.report(task)

@@ -65,6 +65,7 @@ class Order:
         number: Of the call in the journal.
         owed: Whether it was accepted, and neither fetched nor known to have failed.
         in_flight: Whether Stop or a time-out came while the create was on its way.
+        landing: What waits for such a create, and cancels what it has begun.
     """
 
     run: BatchRun
@@ -86,11 +87,7 @@ class Order:
         self._began = 0.0  # when the create was sent
         self.in_flight = False
         self._sending: asyncio.Future[Prediction] | None = None
-
-    @property
-    def flight(self) -> asyncio.Future[Prediction] | None:
-        """The create that Stop or a time-out has left on its way; None: there is none."""
-        return self._sending if self.in_flight else None
+        self.landing: asyncio.Task[None] | None = None
 
     async def intend(self) -> None:
         """The intent is in the journal before the create is sent."""
@@ -153,7 +150,7 @@ class Order:
                 turn = functools.partial(self._create_turn, passage)
                 return await self.tried("create", lambda: self._sent(passage), turn)
         except OutcomeUnknownError as error:
-            await self._leave(error)
+            await self._unknown(error)
             raise
         except NbimgError:
             if self._lost is not None and (found := await self._last_look(self._lost)):
@@ -195,7 +192,8 @@ class Order:
         except asyncio.CancelledError:
             self.in_flight = True
             self._fly(sending)
-            self.run.later(self._cancel_when_known(sending), self._never_answered)
+            work = self._cancel_when_known(sending)
+            self.landing = self.run.later(work, self._never_answered)
             raise
 
     def _fly(self, sending: asyncio.Future[Prediction]) -> None:
@@ -238,7 +236,7 @@ class Order:
         try:
             found = await self._found(lost)
         except OutcomeUnknownError as error:
-            await self._leave(error)
+            await self._unknown(error)
             raise
         return None if found is None else await self._accepted(found)
 
@@ -326,12 +324,15 @@ class Order:
     def _failed_once(self, stage: str, at: float, error: NbimgError) -> None:
         self.task.tried(self.call.ref.full, stage, at, error, self.job_id)
         if isinstance(error, BusyError):
-            self._lane.pause(error.retry_after_s or 0.0)
+            self._slow_down(error, creates=stage == "create")
             refused = error.crowded or (error.http_status == 429 and error.retry_after_s is None)
             if stage == "create" and refused:
                 self._lane.crowded()
         if log.isEnabledFor(logging.DEBUG):
             self._log(stage, at, f"{type(error).__name__}: {error}")
+
+    def _slow_down(self, error: BusyError, *, creates: bool = True) -> None:
+        self._lane.pause(error.retry_after_s or 0.0, creates=creates, sparse=error.sparse)
 
     def _log(self, stage: str, at: float, outcome: str) -> None:
         """One line an attempt, without a secret."""
@@ -362,7 +363,7 @@ class Order:
             await self._unknown(error)
         except NbimgError as error:
             if isinstance(error, BusyError):
-                self._lane.pause(error.retry_after_s or 0.0)
+                self._slow_down(error)
             await self._absent_or_cancelled()
         else:
             if prediction.id is not None:

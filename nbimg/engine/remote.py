@@ -122,10 +122,16 @@ class RemoteCall:
                 admit()
                 self.run.start(self.task)
                 self._bind(bound)
-                order, made = await work()
+                try:
+                    order, made = await work()
+                except asyncio.CancelledError:
+                    self._hold_on(held)
+                    raise
                 await held.aclose()
                 began = time.monotonic()
-                images = await self._downloaded(order, made)
+                if order.job_id is None:  # nobody can be asked for it again
+                    bound.reschedule(None)
+                images = await self._brought(order, made)
                 self.task.download_s = max(self.task.download_s, time.monotonic() - began)
                 return Made(tuple(images), order)
         except TimeoutError:
@@ -145,6 +151,21 @@ class RemoteCall:
                 backend=self.backend.name,
             ) from None
 
+    def _hold_on(self, held: AsyncExitStack) -> None:
+        """A create that Stop or the time-out has left on its way keeps its permit until it is over."""
+        landing = None if self.order is None else self.order.landing
+        if landing is None:
+            return
+        permit = held.pop_all()
+
+        async def give_back() -> None:
+            try:
+                await asyncio.wait({landing})
+            finally:
+                await permit.aclose()
+
+        self.run.keep(give_back())
+
     def _bind(self, bound: asyncio.Timeout) -> None:
         """Bound what follows by what is left of the task's time, which begins with its first permit."""
         limit_s = self.run.batch.timeout_s
@@ -159,10 +180,24 @@ class RemoteCall:
         self.order = Order(self.run, self.task, self.variant, self.call, self.backend, self._keep)
         return self.order
 
+    async def _brought(self, order: Order, made: Prediction) -> list[ImageRecord]:
+        """Fetch and save; what has no job that can be asked again is saved though Stop comes."""
+        if order.job_id is not None:
+            return await self._downloaded(order, made)
+        saving = asyncio.ensure_future(self._downloaded(order, made))
+        try:
+            return await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            self.run.later(self._kept(order, saving))
+            raise
+
     async def _keep(self, order: Order, made: Prediction) -> None:
         """Save what a provider without jobs has answered after Stop: it is paid for."""
+        await self._kept(order, self._downloaded(order, made))
+
+    async def _kept(self, order: Order, saving: Awaitable[list[ImageRecord]]) -> None:
         try:
-            images = await self._downloaded(order, made)
+            images = await saving
         except NbimgError as error:
             log.warning("%s", error)
             return

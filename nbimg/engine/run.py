@@ -96,11 +96,15 @@ class Engine:
                 worker.cancel()
             ended = await asyncio.gather(*working, return_exceptions=True)
             await run.clean_up()
+            # nobody stopped it: the kernel ends, and what was not sent is told to the next one
+            torn = stopped and not (stop is not None and stop.is_set())
+            run.unsent |= torn
             for task in list(run.tasks.values()):
+                task.unsent |= torn
                 for variant in task.open_variants():
                     task.cancelled(variant)
                 await run.report(task)
-            await run.noted(self._shared.journal.end(batch.id, _state(run, stopped)))
+            await run.noted(self._shared.journal.end(batch.id, _state(run, stopped and not torn)))
         for fault in ended:
             if isinstance(fault, Exception):  # a defect here must not look like a success
                 raise fault
@@ -116,6 +120,7 @@ class Engine:
                 for p in batch.tasks
             ]
             await shared.journal.begin(batch.id, rows, about=batch.about)
+            batch.slots.clear()  # the journal has them now; of 50,000 tasks they are ten megabytes
 
     def _feeders(self, run: BatchRun) -> list[Coroutine[Any, Any, None]]:
         """One feeder a provider; one worker for all local calls that can share a call."""

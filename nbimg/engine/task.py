@@ -104,14 +104,15 @@ class Task:
         error: BaseException | None,
         job_id: str | None,
         peak_memory_bytes: int = 0,
+        took_s: float | None = None,
     ) -> None:
-        """Write down one try of one stage; `at` is the Unix time when it began."""
+        """Write down one try of one stage; `at` is when it began, in Unix time; None: it took until now."""
         self.attempts.append(
             Attempt(
                 model,
                 stage,
                 at,
-                round(time.time() - at, 4),
+                round(time.time() - at if took_s is None else took_s, 4),
                 "ok" if error is None else type(error).__name__,
                 getattr(error, "http_status", None),
                 job_id or getattr(error, "job_id", None),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbimg.calls.jobs import Job
+from nbimg.calls.leftovers import UNSENT
 from nbimg.display import words
 from nbimg.display.jobs import JobRow, JobTable
 from nbimg.errors import InputError, OptionError, UnknownNameError
@@ -23,6 +24,7 @@ from nbimg.session import Session
 
 __all__ = ["cancel", "render_jobs", "resume"]
 
+_WHERE = "%imgjobs lists them. What a kernel that is gone has left: %imgcancel ID --forget."
 _RESUME = ("--remaining", "-v", "--var", "--debug")
 
 
@@ -39,7 +41,8 @@ def cancel(line: str, session: Session) -> str:
     """Stop a job; what has finished is kept.
 
     Args:
-        line: An id, the beginning or the end of one, `all`, or nothing for the newest that runs.
+        line: An id, the beginning or the end of one, `all`, or nothing for the newest that runs; with
+            `--forget` a batch that nobody runs (or all of them), of which nothing will be fetched.
         session: Where they run.
 
     Returns:
@@ -50,7 +53,9 @@ def cancel(line: str, session: Session) -> str:
         InputError: When several have.
     """
     running = [job for job in session.jobs() if not job.done]
-    wanted = line.strip()
+    wanted = " ".join(word for word in line.split() if word != "--forget")
+    if "--forget" in line.split():
+        return _forget(_whole(wanted, session), session)
     if wanted and wanted != "all":
         found = [_named(wanted, session.jobs())]
     else:
@@ -64,6 +69,20 @@ def cancel(line: str, session: Session) -> str:
         if job not in running
         else " · ".join(filter(None, (f"Stopping job {job.id}", job.about)))
         for job in found
+    )
+
+
+def _forget(batch: str, session: Session) -> str:
+    """Give up what a batch that nobody runs has left, or all of them; say what it was."""
+    named = batch not in ("", "all")
+    given_up = session.forget(batch if named else None)
+    if not given_up:
+        of = f" of {batch}, or it still runs" if named else ""
+        return f"Nothing is left{of}: there is nothing to forget."
+    return "\n".join(
+        f"Job {name}: nothing of it will be fetched or sent"
+        + (f"; {words.count(paid, 'image')} may be paid for." if paid else ".")
+        for name, paid in given_up.items()
     )
 
 
@@ -86,16 +105,15 @@ def resume(line: str, shell: Any, session: Session) -> ResultSet | None:
         live = Live(quiet=session.settings.get("display") != "live")
         run = Run(session.resume(batch, remaining=remaining), live, shell, var=var, cell=False)
         results = run.block()
-        if results is not None and not len(results):
-            unsent = session.left().unsent
-            rest = (
-                f" {words.count(unsent, 'task')} never sent: %imgresume --remaining."
-                if unsent
-                else ""
-            )
-            print(f"nbimg: there was nothing to fetch.{rest}")
+        if results is None:
             return None
-        return results
+        never = sum(UNSENT in result.notices for result in results)
+        if never < len(results):
+            return results
+        left = session.left()._replace(paid=0)
+        rest = render_left(left._replace(unsent=never), batch) if never else render_left(left)
+        print(f"nbimg: there was nothing to fetch. {rest}".rstrip())
+        return None
 
 
 def _read(line: str) -> tuple[str | None, str | None, bool]:
@@ -139,7 +157,7 @@ def _named(part: str, jobs: Sequence[Job]) -> Job:
     ]
     if not found:
         known = [job.id for job in jobs]
-        raise UnknownNameError("job", part, known=known, hint="%imgjobs lists them.")
+        raise UnknownNameError("job", part, known=known, hint=_WHERE)
     if len(found) > 1:
         names = ", ".join(job.id for job in found[:3])
         raise InputError(

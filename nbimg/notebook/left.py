@@ -31,14 +31,20 @@ def say_left(settings: Settings) -> None:
         print(f"nbimg: {line}")
 
 
-def render_left(found: Left) -> str:
-    """Return what was left and how to take it up; empty when nothing was."""
+def render_left(found: Left, batch: str | None = None) -> str:
+    """Return what was left and how to take it up; empty when nothing was.
+
+    Args:
+        found: What was left.
+        batch: Where; None: in the whole folder.
+    """
+    resume = f"%imgresume {batch}" if batch else "%imgresume"
     unsent = words.count(found.unsent, "task")
     it, was = ("it", "was") if found.unsent == 1 else ("them", "were")
     if not found.paid:
-        sends = f"never sent. %imgresume --remaining sends {it}."
+        sends = f"never sent. {resume} --remaining sends {it}."
         return f"{unsent} {was} {sends}" if found.unsent else ""
     them, were = ("it", "was") if found.paid == 1 else ("them", "were")
     what = words.count(found.paid, "image")
-    line = f"{what} may be paid for and {were} not fetched. %imgresume fetches {them}."
+    line = f"{what} may be paid for and {were} not fetched. {resume} fetches {them}."
     return f"{line} {unsent} {was} never sent: --remaining." if found.unsent else line

@@ -39,11 +39,12 @@ def answer(line: str, session: Session) -> str | None:
     return None
 
 
-def render_loaded() -> str:
-    """Return a line a model that is in memory; empty where none is."""
+def render_loaded(pattern: str = "") -> str:
+    """Return a line a model that is in memory and has the pattern in its name; empty where none is."""
     if "nbimg.backends.local" not in sys.modules:
         return ""
-    rows = [_line(row) for row in sys.modules["nbimg.backends.local"].loaded()]
+    every = sys.modules["nbimg.backends.local"].loaded()
+    rows = [_line(row) for row in every if pattern.lower() in row.name.lower()]
     return "\n".join(["", "In memory (%imgmodels --unload lets go):", *rows]) if rows else ""
 
 

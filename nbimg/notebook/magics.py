@@ -112,7 +112,7 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         session.default().keys.gather()
         done = loaded.answer(line, session.default())
         if done is None:
-            done = models.render(line.strip(), session.default()) + loaded.render_loaded()
+            done = models.render(line.strip(), session.default()) + loaded.render_loaded(line.strip())
         print(done)
 
     @no_var_expand
@@ -137,6 +137,7 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         %imgcancel            the newest that runs
         %imgcancel ID         that one; the beginning or the end of an id is enough, see %imgjobs
         %imgcancel all        all of them
+        %imgcancel ID --forget    give up what a job that has ended left behind: nothing of it will be fetched
         """
         if _wants_help(self.imgcancel, line):
             return

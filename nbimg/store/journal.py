@@ -38,10 +38,14 @@ _INTEND = """
 INSERT INTO call (task, variant, provider, model, alias, seed, count, arguments, image_field,
     mask_field, state, at_utc)
 VALUES ((SELECT number << 24 FROM batch WHERE id = ?) + ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'intended', ?)"""
-#: A call may have been settled before this arrives, when whoever waited for it was stopped.
+#: A call may have been settled before this arrives, when whoever waited for it was stopped; one that another
+#: kernel could not find meanwhile has arrived after all.
 _SUBMITTED = """
-UPDATE call SET job_id = ?, state = iif(state IN ('intended', 'unknown'), 'submitted', state)
+UPDATE call SET job_id = ?, state = iif(state IN ('intended', 'unknown', 'absent'), 'submitted', state)
 WHERE number = ?"""
+_FORGET = """
+UPDATE call SET state = 'forgotten'
+WHERE state IN ('intended', 'submitted') AND task >= ? AND task < ?"""
 _SETTLED = "UPDATE call SET state = ?, images = coalesce(?, images) WHERE number = ?"
 _FINISHED = """
 UPDATE task SET result = ?, ok = ? WHERE id = (SELECT number << 24 FROM batch WHERE id = ?) + ?"""
@@ -180,8 +184,7 @@ class Journal:
             return alive(owners(self._path), token, patience_s=PATIENCE_S)
 
         def write(db: sqlite3.Connection) -> tuple[Claimed, ...]:
-            for statement, row in self._missed:
-                db.execute(statement, row)
+            self._make_up(db)
             if batch is not None:
                 return self._named(db, batch, lives)
             found = []
@@ -195,6 +198,40 @@ class Journal:
         claimed = await self._writer.do(write)
         self._missed.clear()
         return claimed
+
+    async def forget(self, batch: str | None = None) -> dict[str, int]:
+        """Give up what batches that nobody runs have left: it is neither fetched nor sent, nor counted.
+
+        Args:
+            batch: Only this one; None: all that have anything left.
+
+        Returns:
+            Id of a batch → how many of its calls were or may be paid for and are given up.
+        """
+
+        def lives(token: str) -> bool:
+            return alive(owners(self._path), token, patience_s=PATIENCE_S)
+
+        def write(db: sqlite3.Connection) -> dict[str, int]:
+            self._make_up(db)
+            given_up = {}
+            for number, _, paid, unsent in list(remainders(db, lives)):
+                (name,) = db.execute("SELECT id FROM batch WHERE number = ?", (number,)).fetchone()
+                if batch not in (None, name) or not (paid or unsent):
+                    continue
+                db.execute(_FORGET, (number * SPAN, (number + 1) * SPAN))
+                db.execute("UPDATE batch SET state = 'cancelled' WHERE number = ?", (number,))
+                given_up[name] = paid
+            return given_up
+
+        given_up = await self._writer.do(write)
+        self._missed.clear()
+        return given_up
+
+    def _make_up(self, db: sqlite3.Connection) -> None:
+        """Write down what a full disk did not take."""
+        for statement, row in self._missed:
+            db.execute(statement, row)
 
     def _named(
         self, db: sqlite3.Connection, batch: str, lives: Callable[[str], bool]

@@ -125,4 +125,5 @@ _UNSENT = """
 SELECT count(*) FROM task
 WHERE result IS NULL AND id >= :first AND id < :end AND calls > (
     SELECT count(DISTINCT variant) FROM call
-    WHERE task = task.id AND state IN ('intended', 'submitted', 'done', 'unknown', 'gone'))"""
+    WHERE task = task.id
+    AND state IN ('intended', 'submitted', 'done', 'unknown', 'gone', 'forgotten'))"""

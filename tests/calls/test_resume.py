@@ -1,5 +1,6 @@
 import asyncio
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nbimg
 from nbimg import session
 from nbimg.calls import resuming
 from nbimg.errors import BudgetError, UnknownNameError
+from nbimg.store.files import Store
 from nbimg.testing import Fault
 from nbimg.testing.openai import OpenAIServer
 from nbimg.types import Request, Status
@@ -18,9 +20,23 @@ JOURNAL = Path("nbimg-images/.nbimg/journal.sqlite3")
 
 def states():
     with sqlite3.connect(JOURNAL) as db:
-        rows = db.execute("SELECT state FROM call ORDER BY id").fetchall()
+        rows = db.execute("SELECT state FROM call ORDER BY number").fetchall()
     db.close()
     return [state for (state,) in rows]
+
+
+@pytest.fixture
+def saving(monkeypatch):
+    """A disk that takes its time; the event is set when it begins to write."""
+    began, real = threading.Event(), Store.put
+
+    def put(*args, **options):
+        began.set()
+        time.sleep(0.5)
+        return real(*args, **options)
+
+    monkeypatch.setattr(Store, "put", put)
+    return began
 
 
 def test_with_nothing_left_there_is_nothing_to_do(server):
@@ -192,6 +208,31 @@ def test_what_a_provider_without_jobs_answers_after_stop_is_kept(monkeypatch):
         assert len(openai.jobs) == 1
 
 
+def test_what_is_being_saved_when_stop_comes_is_kept_where_no_job_can_be_asked_again(
+    monkeypatch, saving
+):
+    with OpenAIServer() as openai:
+        monkeypatch.setenv("NBIMG_OPENAI_BASE_URL", openai.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", openai.key)
+        job = nbimg.submit(["x"], model="openai:gpt-image-1-mini")
+        assert saving.wait(20)
+        job.cancel()
+        (result,) = job.wait()
+        assert result.status is Status.OK
+        assert result.images[0].path.is_file()
+        assert states() == ["done"]
+
+
+def test_the_time_out_does_not_cut_what_only_has_to_be_saved(monkeypatch, saving):
+    with OpenAIServer() as openai:
+        monkeypatch.setenv("NBIMG_OPENAI_BASE_URL", openai.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", openai.key)
+        job = nbimg.submit(["x"], model="openai:gpt-image-1-mini", timeout=15)
+        assert saving.wait(20)
+        monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 60)
+        assert job.wait()[0].status is Status.OK
+
+
 def test_a_job_that_was_taken_up_again_is_found_by_its_id_as_it_is_now(server):
     server.inject(Fault("html", path="/xezq/*", status=503, times=3))
     first = nbimg.submit(["a cat"], model="flux-dev", fallback=())
@@ -216,3 +257,74 @@ def test_a_taking_up_that_was_refused_hides_no_job(server):
 
 async def _refuses(emit, stop):
     raise UnknownNameError("unfinished job", "x")
+
+
+def test_a_file_that_never_decodes_is_tried_again_until_it_is_gone(server):
+    server.inject(Fault("html", path="/xezq/*", status=200, times=None))
+    (failed,) = nbimg.generate(["a cat"], model="flux-dev", fallback=(), retries=1)
+    assert failed.status is Status.FAILED
+    before = server.count(path="/xezq/*")
+    (again,) = nbimg.resume()
+    assert again.status is Status.FAILED
+    assert "did not arrive whole" in again.error.message
+    assert server.count(path="/xezq/*") > before
+    assert session.default().left().paid == 1
+    server._faults.clear()
+    server.inject(Fault("error", path="/xezq/*", status=404, times=None))
+    (gone,) = nbimg.resume()
+    assert gone.status is Status.FAILED
+    assert session.default().left().paid == 0
+    assert len(nbimg.resume()) == 0
+    assert len(server.jobs) == 1
+
+
+def test_what_is_forgotten_is_not_fetched_and_not_made_again_unasked(server):
+    leave(server, ["a", "b"], fetched=1)
+    own = session.default()
+    ((batch, count),) = own.forget().items()
+    assert count == 1
+    assert own.left().paid == 0
+    assert len(nbimg.resume(remaining=True)) == 0
+    one, other = nbimg.resume(batch, remaining=True)
+    assert one.status is Status.OK
+    assert other.status is Status.FAILED
+    assert len(server.jobs) == 2
+
+
+def test_every_call_of_a_model_that_stood_in_is_taken_up(server, monkeypatch):
+    with OpenAIServer() as openai:
+        monkeypatch.setenv("NBIMG_OPENAI_BASE_URL", openai.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", openai.key)
+        openai.inject(Fault("error", method="POST", status=400, times=None))
+        server.inject(Fault("html", path="/xezq/*", status=503, skip=2, times=None))
+        three = Request("x", model="openai:gpt-image-1-mini", n=3)
+        (first,) = nbimg.generate([three], fallback=("flux-dev",), retries=1)
+    assert (first.status, len(first.images)) == (Status.PARTIAL, 2)
+    assert session.default().left().paid == 1
+    server._faults.clear()
+    (whole,) = nbimg.resume()
+    assert (whole.status, len(whole.images)) == (Status.OK, 3)
+    assert len({image.path for image in whole.images}) == 3
+    assert whole.images[:2] == first.images
+    assert session.default().left().paid == 0
+    assert len(server.jobs) == 3
+
+
+def test_stop_keeps_what_a_model_that_stood_in_has_made_so_far(server, monkeypatch):
+    with OpenAIServer() as openai:
+        monkeypatch.setenv("NBIMG_OPENAI_BASE_URL", openai.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", openai.key)
+        openai.inject(Fault("error", method="POST", status=400, times=None))
+        three = Request("x", model="openai:gpt-image-1-mini", n=3)
+        job = nbimg.submit([three], fallback=("flux-dev",))
+        while not server.jobs:
+            time.sleep(0.001)
+        server.running_s = 30.0
+        while len(server.jobs) < 2 or server.jobs[-1].status != "processing":
+            time.sleep(0.01)
+        job.cancel()
+        (result,) = job.wait()
+    assert result.status is Status.PARTIAL
+    done = [job for job in server.jobs if job.status == "succeeded"]
+    assert len(result.images) == len(done) > 0
+    assert session.default().left().paid == 0

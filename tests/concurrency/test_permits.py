@@ -401,16 +401,17 @@ def test_a_permit_costs_microseconds():
             async with semaphore:
                 await asyncio.sleep(0)
 
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(10_000):
             async with semaphore:
                 pass
-        free = time.perf_counter() - began
-        began = time.perf_counter()
+        free = time.process_time() - began
+        began = time.process_time()
         await asyncio.gather(*(once() for _ in range(10_000)))
-        return free * 100, (time.perf_counter() - began) * 100
+        return free * 100, (time.process_time() - began) * 100
 
-    free_us, crowded_us = asyncio.run(go())
+    # the best of three: neighbours on a busy machine cost even processor time
+    free_us, crowded_us = map(min, zip(*(asyncio.run(go()) for _ in range(3)), strict=True))
     print(f"{free_us:.1f} us uncontended, {crowded_us:.1f} us contended, with the task")
     assert free_us < 15
     assert crowded_us < 100

@@ -24,6 +24,7 @@ def wrongs(world):
     found = list(world.server.wrongs)
     found += [f"asyncio complains: {complaint}" for complaint in world.complaints]
     found += [f"still running: {task}" for task in world.left_running]
+    found += [f"never given back: {permits}" for permits in world.left_held]
     for asked in world.schedule.batches:
         outcome = world.outcomes.get(asked.name)
         if outcome is None or outcome.ended is None:  # the kernel was killed
@@ -121,10 +122,18 @@ def _status(world, asked, result):
             yield f"image {image.path} is not on disk"
     rows = [r for r in world.disk.rows if (r.batch, r.task) == (asked.name, result.index)]
     lost = any(row.state == "unknown" for row in rows)
+    # the provider's list could not be read: another day it can
+    asked_in_vain = ("find_error", "busy")
+    unread = any(
+        row.state == "intended" and any(world.server.faults[row.key][why] for why in asked_in_vain)
+        for row in rows
+        if row.key in world.server.faults
+    )
     learned = not asked.undisturbed and not lost  # the answer came when nobody waited any more
     told = status is Status.UNKNOWN
     quiet = world.schedule.full is None and world.resumed is None  # else more was learned later
-    if told != lost and not (told and learned) and not result.images and quiet:
+    wrong = not told if lost else told and not (learned or unread)
+    if wrong and not result.images and quiet:
         yield f"{status}, and in the journal are {[row.state for row in rows]}"
 
 
@@ -207,16 +216,10 @@ def _width(world):
     schedule, account, by_batch = world.schedule, [], {}
     for (kernel, (prompt, _)), (first, last) in world.server.spans.items():
         name = prompt.partition("/")[0]
-        asked = world.asked(name)
-        ends = [last]
         if kernel:  # what is taken up was asked for before
             continue
-        if asked is not None:
-            ends += [world.start + at for at in (asked.stop_at, asked.cancel_at) if at is not None]
-            # the time of the whole task may end while a create of it is on its way
-            ends += [first] if asked.timeout_s is not None else []
-        account.append((first, min(ends)))
-        by_batch.setdefault(name, []).append((first, min(ends)))
+        account.append((first, last))
+        by_batch.setdefault(name, []).append((first, last))
     asks = [asked.concurrency or 0 for asked in schedule.batches]
     ceiling = schedule.own or max(schedule.default, *asks)
     if (most := at_once(account)) > ceiling:
@@ -271,6 +274,6 @@ def _probe(world):
     if (most := at_once(spans)) != limit and not learned:
         yield f"a batch after it has {most} permits of {limit}"
     # one that was told to slow down again after a success keeps its distance for a while
-    apart = schedule.chances.busy > 0 or schedule.shared or bool(schedule.rates)
+    apart = schedule.chances.busy > 0 or schedule.shared
     if world.server.most_creates < 2 <= limit - 2 and not (learned or apart):
         yield f"a batch after it, with {limit} permits, sends its creates one at a time"

@@ -16,7 +16,7 @@ from nbimg.backends import registry
 from nbimg.calls.call import CallOptions
 from nbimg.calls.resuming import Resuming
 from nbimg.calls.workshop import Place, Workshop
-from nbimg.concurrency.semaphore import _known as known_semaphores
+from nbimg.concurrency import semaphore
 from nbimg.config import Rate, Settings
 from nbimg.credentials.keys import Keys
 from nbimg.engine.run import Batch, Engine
@@ -222,7 +222,7 @@ class Kernel:
         }
         if schedule.own is not None:
             set_here["NBIMG_SCRIPTED_CONCURRENCY"] = str(schedule.own)
-        known_semaphores.clear()  # each kernel has its own
+        semaphore._known.clear()  # each kernel has its own
         self.shop = Workshop(Settings(set_here, world.empty), Keys({}, world.empty))
         self.shop.registry._made["scripted"] = self.backend
         self.journal = world.journal = MemoryJournal(
@@ -314,6 +314,7 @@ class World:
         self.resumed = None  # the results, when anything was to be taken up
         self.died_at = None
         self.left_running = ()
+        self.left_held = ()
         self.complaints = []
 
     def asked(self, name):
@@ -366,6 +367,7 @@ class World:
             await kernel.run(Asked("probe", (1,) * 24))
         own = asyncio.current_task()
         self.left_running = [task for task in asyncio.all_tasks() if task is not own]
+        self.left_held = [one for one in semaphore.semaphores().values() if one.held]
 
 
 @contextlib.contextmanager

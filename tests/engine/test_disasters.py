@@ -11,6 +11,9 @@ import textwrap
 
 import pytest
 
+import nbimg
+from nbimg import session
+from nbimg.store.journal import Left
 from nbimg.testing import Fault
 
 #: What every script may use.
@@ -238,6 +241,22 @@ def test_a_batch_goes_on_when_the_loop_that_asked_for_it_is_closed(server):
     assert len(server.jobs) == 9
 
 
+def test_a_kernel_that_ends_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_one(server):
+    server.running_s = 60.0
+    run(
+        """
+    job = nbimg.submit(PROMPTS, model="flux-dev", concurrency=1)
+    under_way(job, 1)
+    """
+    )
+    assert [job.status for job in server.jobs] == ["canceled"]  # nobody would wait for it
+    assert session.default().left() == Left(1, 0, 3)
+    assert len(nbimg.resume()) == 0
+    server.running_s = 0.01
+    assert [result.status for result in nbimg.resume(remaining=True)] == ["ok"] * 3
+    assert len(server.jobs) == 4
+
+
 @pytest.mark.parametrize("days", [1, -1])
 def test_a_clock_that_jumps_during_a_batch_changes_nothing(server, days):
     server.running_s = 0.3
@@ -251,8 +270,8 @@ def test_a_clock_that_jumps_during_a_batch_changes_nothing(server, days):
     shift = {days} * 86400.0
     whole(job.wait())
     whole(submit().wait())
-    assert time.monotonic() - began < 20
-    assert all(0 <= r.seconds.running < 20 for r in job.results)
+    assert time.monotonic() - began < 600  # a busy machine takes seconds, a clock that is believed a day
+    assert all(0 <= r.seconds.running < 600 for r in job.results)
     """
     )
     assert len(server.jobs) == 6

@@ -163,19 +163,35 @@ def refused_and_passed(gate, story, seconds=8.0):
             gate.passed()
 
 
-def test_a_refusal_right_after_a_success_spaces_the_creates_as_the_provider_said():
+def test_a_refusal_right_after_a_success_spaces_the_creates_when_it_comes_twice():
     gate = Gate()
     refused_and_passed(gate, "xxx")
     assert gate.spacing_s == 0
+    refused_and_passed(gate, "ox")
+    assert gate.spacing_s == 0  # somebody else may have used up the window
     refused_and_passed(gate, "ox")
     assert gate.spacing_s == 8
     refused_and_passed(gate, "o")
     assert (gate.spacing_s, gate.wide) == (8, False)
 
 
+def test_an_account_that_says_that_it_takes_one_at_a_time_is_believed_at_once():
+    gate = Gate()
+    refused_and_passed(gate, "xo")
+    gate.narrow(8.0, sparse=True)
+    assert gate.spacing_s == 8
+
+
+def test_a_window_that_others_use_up_now_and_then_slows_nobody_down_for_long():
+    gate = Gate()
+    for _ in range(3):
+        refused_and_passed(gate, "xox" + "o" * IN_A_ROW)
+        assert (gate.wide, gate.spacing_s) == (True, 0)
+
+
 def test_less_space_is_tried_and_what_held_before_is_kept_when_that_is_refused():
     gate = Gate()
-    refused_and_passed(gate, "xox" + "o" * IN_A_ROW)
+    refused_and_passed(gate, "xoxox" + "o" * IN_A_ROW)
     assert gate.spacing_s == 8 * SHORTER
     refused_and_passed(gate, "x")
     assert gate.spacing_s == 8
@@ -187,14 +203,14 @@ def test_less_space_is_tried_and_what_held_before_is_kept_when_that_is_refused()
 
 def test_a_space_that_is_refused_as_well_becomes_what_the_provider_says_now():
     gate = Gate()
-    refused_and_passed(gate, "xox" + "o" * IN_A_ROW + "x" + "o")
+    refused_and_passed(gate, "xoxox" + "o" * IN_A_ROW + "x" + "o")
     refused_and_passed(gate, "x", seconds=30.0)
     assert gate.spacing_s == 30
 
 
 def test_creates_that_keep_going_through_open_it_and_the_space_is_forgotten():
     gate = Gate()
-    refused_and_passed(gate, "xox" + "o" * 40)
+    refused_and_passed(gate, "xoxox" + "o" * 40)
     assert (gate.wide, gate.spacing_s) == (True, 0)
     refused_and_passed(gate, "x")
     assert gate.spacing_s == 0

@@ -260,6 +260,29 @@ def test_a_pause_that_begins_while_the_window_is_waited_for_is_obeyed():
     assert asyncio.run(go()) > 0.2
 
 
+def test_a_refused_read_pauses_the_account_and_narrows_no_creates():
+    async def go():
+        lane = limits().lane("replicate", 8, RATES)
+        lane.pause(0.05, creates=False)
+        began, over = time.monotonic(), asyncio.Event()
+        sent = []
+
+        async def create(number):
+            with lane.passage() as passage:
+                await lane.turn("create", passage)
+                sent.append(time.monotonic() - began)
+                await over.wait()
+
+        tasks = [asyncio.create_task(create(number)) for number in range(3)]
+        await asyncio.sleep(0.15)
+        assert len(sent) == 3
+        assert min(sent) >= 0.05
+        over.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(go())
+
+
 def test_those_who_wait_for_a_pause_do_not_all_go_when_it_ends():
     async def go():
         lane = limits().lane("replicate", 8, RATES)

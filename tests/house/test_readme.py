@@ -33,5 +33,6 @@ def test_the_test_command_of_the_readme_is_what_ci_calls():
 
 
 def test_files_that_the_readme_names_exist():
-    for name in re.findall(r"\]\(((?!https?:)[^)#]+)\)", README):
+    linked = re.findall(r"\]\(((?!https?:)[^)#]+)\)", README)
+    for name in [*linked, *re.findall(r'src(?:set)?="(.*?)"', README)]:
         assert (ROOT / name).exists(), name

@@ -103,6 +103,35 @@ def test_remaining_also_gives_broken_batches_of_which_nothing_was_sent_but_no_st
     asyncio.run(go())
 
 
+def test_what_is_forgotten_is_neither_claimed_nor_counted_and_never_sent_again(kernels):
+    one, two = kernels
+
+    async def go():
+        for name in ("dead", "other"):
+            await one.begin(name, rows(3), about={})
+            await one.submitted(await one.intend(name, 0, 0, CALL), f"job of {name}")
+        await one.intend("dead", 1, 0, CALL)
+        assert await two.forget() == {}  # its kernel lives
+        one.close()
+        assert left(PATH.absolute()) == Left(2, 3, 3)
+        assert await two.forget("nobody") == {}
+        assert await two.forget("dead") == {"dead": 2}
+        assert left(PATH.absolute()) == Left(1, 1, 2)
+        (claimed,) = await two.claim("dead", remaining=True)
+        assert [[sent.state for sent in task.sent] for task in claimed.tasks] == [
+            ["forgotten"],
+            ["forgotten"],
+            [],
+        ]
+        assert [sent.job_id for sent in claimed.tasks[0].sent] == ["job of dead"]
+        await two.end("dead", "cancelled")
+        assert await two.forget() == {"other": 1}
+        assert left(PATH.absolute()) == Left()
+        assert await two.claim(remaining=True) == ()
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("state", ["done", "unknown"])
 def test_a_paid_call_whose_task_has_no_result_yet_is_paid_work(kernels, state):
     one, two = kernels

@@ -53,6 +53,21 @@ def rows(statement):
     return found
 
 
+@pytest.mark.parametrize("state", ["unknown", "absent"])
+def test_a_call_that_was_given_up_and_arrived_after_all_is_paid_work(journal, state):
+    async def go():
+        await journal.begin("b", [row(0)], about={})
+        number = await journal.intend("b", 0, 0, CALL)
+        await journal.settled(number, state)
+        await journal.submitted(number, "job")
+        assert rows("SELECT state, job_id FROM call") == [("submitted", "job")]
+        await journal.settled(number, "cancelled")
+        await journal.submitted(number, "job")
+        assert rows("SELECT state FROM call") == [("cancelled",)]
+
+    asyncio.run(go())
+
+
 def test_what_is_awaited_is_on_disk_for_any_other_process(journal):
     async def go():
         await journal.begin("b", [row(0, "x", seed=3), row(2, "y")], about={"task": "edit"})

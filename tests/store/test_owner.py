@@ -67,7 +67,7 @@ def test_a_process_that_dies_is_dead_at_once_and_its_file_is_cleaned_up(other, h
     process.wait(10)
     began = time.monotonic()
     assert not alive(FOLDER, token)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5  # however busy the machine is; a lease takes longer
     assert list(FOLDER.iterdir()) == []
     assert not alive(FOLDER, token)
 
