@@ -70,16 +70,17 @@ class Board:
 
     Args:
         requests: What was asked for, in the order of the tasks; empty: that is not known.
+        most: Of so many pictures each has a place of its own; of more, the latest have.
 
     Attributes:
         feed: Whether the newest pictures take the places of the oldest.
         size: How many places there are.
     """
 
-    def __init__(self, requests: Sequence[Request] = ()) -> None:
+    def __init__(self, requests: Sequence[Request] = (), *, most: int = PLACES) -> None:
         ends = list(itertools.accumulate(request.n for request in requests))
-        self.feed = not requests or ends[-1] > PLACES
-        self.size = PLACES if self.feed else ends[-1]
+        self.feed = not requests or ends[-1] > most
+        self.size = most if self.feed else ends[-1]
         self._first = [] if self.feed else [0, *ends]
         self._requests = requests
         self._places: dict[int, Place] = {}
@@ -225,7 +226,7 @@ class Board:
             return begin + variant if begin + variant < end else None
         key = (task, variant)
         if key not in self._at and make:
-            slot = len(self._places) if len(self._places) < PLACES else self._oldest()
+            slot = len(self._places) if len(self._places) < self.size else self._oldest()
             self._at.pop(self._whose.get(slot, key), None)
             self._at[key], self._whose[slot] = slot, key
             self._put(slot, Place(caption=self._caption(task), turn=next(self._turns)))

@@ -26,6 +26,7 @@ from nbimg.errors import InputError, NbimgError, ResultMissingError
 from nbimg.media import pixels
 from nbimg.notebook import details
 from nbimg.notebook.ascell import as_cell, near
+from nbimg.notebook.reference import references
 from nbimg.notebook.widget import Answer
 from nbimg.store.files import Store
 from nbimg.store.index import Entry, Source
@@ -71,6 +72,7 @@ class Browse:
             "full": self.full,
             "look": self.look,
             "query": self.query,
+            "refer_to": self.refer_to,
             "restore": self.restore,
             "star": self.star,
             "tiles": self.tiles,
@@ -182,6 +184,10 @@ class Browse:
             return record
         moved = self.marks.find(entry.key, record.path)
         return record if moved is None else replace(record, path=moved)
+
+    def refer_to(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Return images as a panel refers to them."""
+        return references(self.record(self.source.entry(number)) for number in numbers)
 
     def full(self, number: int) -> Answer:
         """Return the whole picture, as a browser can show it."""

@@ -7,27 +7,26 @@ its state: `gallery.query` gives it back, and sets it.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import traitlets
 
 from nbimg import session
-from nbimg.credentials.given import PROVIDER_KEYS
 from nbimg.errors import InputError
 from nbimg.notebook.ascell import as_cell, near
 from nbimg.notebook.browse import Browse, output_store
+from nbimg.notebook.editors import editors, masking
 from nbimg.notebook.watch import Watch
 from nbimg.notebook.widget import Answer, Widget, living, script, style
-from nbimg.planning import catalog
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions, Session
 from nbimg.store.files import Store
 from nbimg.store.index import Index, Listed, Source
 from nbimg.store.marks import Marks
-from nbimg.types import Capabilities, ModelRef, Request
+from nbimg.types import Request
 
 __all__ = ["Gallery", "of_results", "open_gallery"]
 
@@ -96,36 +95,13 @@ class Gallery(Widget):
             raise InputError("there is no prompt.", hint="Say what is to change.")
         record = self._browse.record(self._browse.source.entry(number))
         mask = self._store.take(data[0], "mask.png") if data else None
-        if mask is not None and not model:
-            model = self._masking()
+        if mask is not None:
+            model = masking(self._session, model)
         return Request(prompt, model=model or None, image=(record,), mask=mask)
-
-    def _masking(self) -> str:
-        """Return the model that changes only what is painted: the configured one, or the first there is."""
-        known = [one["name"] for one in self.editors() if one["masks"]]
-        asked = self._session.settings.get("edit_model")
-        if not known and not asked:
-            raise InputError(
-                "no model that can be used now takes a mask.",
-                hint="Clear the mask to change the whole picture, or name a model in NbImg.edit_model.",
-            )
-        return str(asked or known[0])
 
     def editors(self) -> list[dict[str, Any]]:
         """Return the models that edit and can be used now, and whether each takes a mask."""
-        keys = self._session.keys
-        found = {
-            alias: entry
-            for alias, entry in catalog.entries().items()
-            if entry.edits
-            and (entry.ref.provider not in PROVIDER_KEYS or keys.find(entry.ref.provider))
-        }
-        refs = [entry.ref for entry in found.values()]
-        takes = self._session.portal.call(_takes_masks, self._session, refs)
-        return [
-            {"name": alias, "about": entry.about, "price": entry.price_usd, "masks": masks}
-            for (alias, entry), masks in zip(found.items(), takes, strict=True)
-        ]
+        return [asdict(one) for one in editors(self._session)]
 
     def reference(self, numbers: list[int]) -> str:
         """Give images to the panels that are open; the answer says so, or is a cell where there is none."""
@@ -160,10 +136,3 @@ def of_results(results: ResultSet) -> Gallery:
     """Return a gallery of results that are at hand."""
     made_by = session.default()
     return Gallery(Listed(list(results)), output_store(made_by.settings), made_by)
-
-
-async def _takes_masks(made_by: Session, refs: Sequence[ModelRef]) -> list[bool]:
-    """Ask what the models take; one that cannot be asked counts as one that takes none."""
-    asked = [made_by.registry.get(ref.provider).capabilities(ref.model) for ref in refs]
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    return [isinstance(can, Capabilities) and "mask" in can.options for can in found]

@@ -1,36 +1,25 @@
-"""Between a job and its screen: hears what happens, keeps the board, makes the small pictures.
+"""Between a job and its screen: hears what happens, draws what has changed, gives the place up at the end.
 
 Stage: the front end, below `live`. Comes in: events in the engine's thread, and now and then a turn to draw
-in the thread that may. Goes out: what has changed, to the screen. Must not: wait for anything: pictures are
-made small in threads of their own, where they lie ready for the grid at the end, too.
+in the thread that may. Goes out: what has changed, to the screen. Must not: wait for anything.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from nbimg.display.board import Board
 from nbimg.display.frame import Frame, frame
-from nbimg.errors import NbimgError
 from nbimg.events import Event
-from nbimg.media import pixels
+from nbimg.notebook.pictures import Pictures, Thumb
 from nbimg.notebook.screen import Screen
-from nbimg.types import ImageRecord, Request
+from nbimg.types import Request
 
-__all__ = ["LiveGrid", "Thumb"]
+__all__ = ["LiveGrid"]
 
-log = logging.getLogger("nbimg")
-
-Thumb = Callable[[ImageRecord, int], "bytes | None"]
-
-#: Threads that make pictures small.
-THREADS = 2
 #: A job that ran longer may be in a file that was saved meanwhile, with the widget in it.
 KEPT_AFTER_S = 20.0
 #: How many screens are kept after their end, for pages that are loaded again.
@@ -62,6 +51,7 @@ class LiveGrid:
         columns: int | None = None,
     ) -> None:
         self._board = Board(requests)
+        self._pictures = Pictures(self._board, thumb)
         self._frame: Frame = frame(
             requests,
             rows=rows,
@@ -69,17 +59,13 @@ class LiveGrid:
             columns=columns,
             flows=self._board.feed,
         )
-        self._thumb = thumb or _made
         self._pressed = pressed
-        self._heard: SimpleQueue[Event] = SimpleQueue()
-        self._small: dict[int, Future[bytes]] = {}  # pictures that are being made small
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="nbimg-thumb")
         self._screen: Screen | None = None
         self._begun_s = time.monotonic()
 
     def hear(self, event: Event) -> None:
         """Take in what has happened; in any thread, and at once."""
-        self._heard.put(event)
+        self._pictures.hear(event)
 
     @property
     def pages(self) -> list[str]:
@@ -105,35 +91,18 @@ class LiveGrid:
 
     def draw(self, header: Mapping[str, Any], *, all_of_it: bool) -> None:
         """Bring the screen up to date; with `all_of_it` the pictures, too."""
-        while True:
-            try:
-                self._board.add(self._heard.get_nowait())
-            except Empty:
-                break
+        self._pictures.read()
         if self._screen is None:
             return
         self._screen.say(header)
-        if not all_of_it:
-            return
-        changed = self._board.changes()
-        pictures: dict[int, bytes] = {}
-        for slot, place in changed.items():
-            self._small.pop(slot, None)
-            if isinstance(place.picture, ImageRecord):
-                self._small[slot] = self._pool.submit(self._made_small, place.picture)
-            else:
-                pictures[slot] = place.picture or b""
-        for slot in [slot for slot, made in self._small.items() if made.done()]:
-            pictures[slot] = self._small.pop(slot).result()
-        # a place changes when its picture is there: not done first, and a picture later
-        places = self._board.places
-        shown = {k: places[k] for k in {*changed, *pictures} if k not in self._small}
-        if shown:
-            self._screen.show(shown, pictures)
+        if all_of_it:
+            places, pictures = self._pictures.changes()
+            if places:
+                self._screen.show(places, pictures)
 
     def end(self, data: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> None:
         """Give the place up to what is shown in the end; None: nothing is."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pictures.close()
         screen, self._screen = self._screen, None
         if screen is None:
             return
@@ -145,18 +114,3 @@ class LiveGrid:
         _kept.append(screen)
         while len(_kept) > KEPT:
             _kept.popleft().close()
-
-    def _made_small(self, image: ImageRecord) -> bytes:
-        try:
-            return self._thumb(image, pixels.THUMB_SIDE_PX) or b""
-        except NbimgError:  # the grid at the end says so in its tile
-            return b""
-        except Exception:  # one picture that cannot be shown is not the end of the others
-            log.debug("no small picture of %s", image.path, exc_info=True)
-            return b""
-
-
-def _made(image: ImageRecord, side_px: int) -> bytes | None:
-    if image.kind != "image" or image.path is None:
-        return None
-    return pixels.thumbnail(image.read(), side_px=side_px)

@@ -112,7 +112,9 @@ class NbImg(_Configured):  # type: ignore[misc, valid-type]  # made from the tab
         session.default().keys.gather()
         done = loaded.answer(line, session.default())
         if done is None:
-            done = models.render(line.strip(), session.default()) + loaded.render_loaded(line.strip())
+            done = models.render(line.strip(), session.default()) + loaded.render_loaded(
+                line.strip()
+            )
         print(done)
 
     @no_var_expand

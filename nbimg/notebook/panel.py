@@ -19,9 +19,10 @@ from nbimg.credentials.given import PROVIDER_KEYS
 from nbimg.display import words
 from nbimg.errors import InputError, NbimgError
 from nbimg.media import inputs, pixels
-from nbimg.notebook.ascell import near, written
+from nbimg.notebook.ascell import written
 from nbimg.notebook.browse import Browse, output_store
 from nbimg.notebook.form import EMPTY, fields, form_of, line_of
+from nbimg.notebook.reference import reference, references
 from nbimg.notebook.runs import Runs
 from nbimg.notebook.widget import Answer, Widget, script, style
 from nbimg.planning import catalog
@@ -79,7 +80,6 @@ class Panel(Widget):
             "models": self.models,
             "plan": self.plan,
             "recall": self.recall,
-            "refer_to": self.refer_to,
             "references": self.references,
             "runs": self._runs.told,
             "search_models": self.search_models,
@@ -232,25 +232,11 @@ class Panel(Widget):
                 return None
             del self._parts[key]
         taken = self._store.take(inputs.clean(whole, name), name)
-        return _reference(Path(taken.path), name, taken.sha256, taken.width, taken.height)
+        return reference(Path(taken.path), name, taken.sha256, taken.width, taken.height)
 
     def refer(self, records: Sequence[ImageRecord]) -> None:
         """Add images of a gallery to the references of the form."""
-        refs = [
-            _reference(r.path, r.path.name, r.sha256, r.width, r.height)
-            for r in records
-            if r.path is not None
-        ]
-        self.tell({"event": "refer", "refs": refs})
-
-    def refer_to(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return images of the folder as references."""
-        records = [self._browse.record(self._browse.source.entry(number)) for number in numbers]
-        return [
-            _reference(r.path, r.path.name, r.sha256, r.width, r.height)
-            for r in records
-            if r.path is not None
-        ]
+        self.tell({"event": "refer", "refs": references(records)})
 
     def references(self, refs: Sequence[Mapping[str, Any]]) -> Answer:
         """Return which references are there still; beside it their small pictures."""
@@ -283,7 +269,7 @@ class Panel(Widget):
         result = self._browse.source.result(entry)
         form = form_of(result.request, result.model, entry.seed)
         form["refs"] = [
-            _reference(Path(i.path), i.source or Path(i.path).name, i.sha256, i.width, i.height)
+            reference(Path(i.path), i.source or Path(i.path).name, i.sha256, i.width, i.height)
             for i in result.request.image
             if hasattr(i, "sha256") and getattr(i, "path", None)
         ]
@@ -302,11 +288,6 @@ def open_panel(names: dict[str, Any], prompt: str = "") -> Panel:
 
 def _about(text: str, costs: bool) -> str:
     return f"about {text}" if costs else "at no cost"
-
-
-def _reference(path: Path, name: str, sha256: str, width: int, height: int) -> dict[str, Any]:
-    size = {"width": width, "height": height}
-    return {"path": near(path), "name": name, "sha256": sha256, **size}
 
 
 def _entry(alias: str, entry: catalog.Entry, made_by: Session) -> dict[str, Any]:

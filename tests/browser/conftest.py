@@ -102,7 +102,7 @@ def opened(browser: Any, lab: Lab) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width_px, "height": 900})
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(45_000)  # other work may slow the machine down
         if not kernel:
             tab.route("**/api/sessions*", lambda route: route.abort())
             tab.route("**/api/kernels*", lambda route: route.abort())

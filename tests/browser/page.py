@@ -40,9 +40,15 @@ class Page:
         return self.tab.locator(".jp-Notebook .jp-CodeCell").nth(number)
 
     def run(self, number: int) -> None:
-        """Start a cell, as Shift-Enter does."""
-        self.cell(number).locator(".cm-content").click()
-        self.tab.keyboard.press("Shift+Enter")
+        """Start a cell, as Shift-Enter does; a page that was too busy to hear it is told again, once."""
+        blank = self.cell(number).locator(".jp-InputPrompt", has_text="[ ]:")
+        for _ in range(2):
+            self.cell(number).locator(".cm-content").click()
+            self.tab.keyboard.press("Shift+Enter")
+            for _ in range(50):
+                if not blank.count():
+                    return
+                self.tab.wait_for_timeout(100)
 
     def outputs(self, number: int) -> Any:
         return self.cell(number).locator(".jp-OutputArea-output")

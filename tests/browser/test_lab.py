@@ -20,6 +20,7 @@ def test_images_appear_are_saved_and_are_there_again_without_a_kernel(
     name = f"saved-{front_end}.ipynb"
     page = opened(front_end, name, LOAD, "%%imggen -n 4\na red house at night")
     page.run(0)
+    page.wait_for_end(0)
     page.run(1)
     page.wait_for_end(1)
     images = page.wait_for_images(1, 4)
@@ -45,6 +46,7 @@ def test_stop_ends_a_cell_that_waits_and_what_is_done_is_shown(
     cell = "%%imggen --lines -v mine\na cat\nhang on\nhang on there"
     page = opened(front_end, f"stop-{front_end}.ipynb", LOAD, cell, "len(mine.paths)")
     page.run(0)
+    page.wait_for_end(0)
     page.run(1)
     page.outputs(1).filter(has_text="1 of 3 images").first.wait_for()
     page.screenshot(screenshots / f"{front_end}-running.png")
@@ -84,6 +86,7 @@ def test_the_grid_can_be_read_on_a_dark_page(opened, server, screenshots):
     cells = (LOAD, "%%imggen\na {cat|dog} in {ink|oil|chalk}")
     page = opened("lab", "dark.ipynb", *cells, theme="JupyterLab Dark")
     page.run(0)
+    page.wait_for_end(0)
     page.run(1)
     page.wait_for_end(1)
     page.wait_for_images(1, 5)
@@ -98,6 +101,7 @@ def test_a_mistake_an_assigned_line_and_help_take_no_more_room_than_they_need(op
     mistake = "%%imggen -m flux-dve\na cat"
     page = opened("lab", "mistake.ipynb", LOAD, mistake, "%%imggen --help", line)
     page.run(0)
+    page.wait_for_end(0)
     page.run(1)
     page.wait_for_end(1)
     assert page.outputs(1).count() == 1

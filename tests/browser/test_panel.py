@@ -52,7 +52,7 @@ def test_a_panel_is_driven_by_keys_alone(panel, server, screenshots, axe, front_
     tab.get_by_text("2 images, about $0.05").wait_for()
     tab.get_by_text("2 prompts").wait_for()
     keys.press("Control+Enter")
-    tab.locator(".nbimg-waiting.nbimg-cell").first.wait_for()
+    tab.locator('.nbimg-place[data-state="running"]').first.wait_for()
     axe(tab, ".nbimg-panel")
     tab.screenshot(path=screenshots / f"panel-running-{front_end}.png")
     made(page).nth(1).wait_for()
@@ -109,7 +109,8 @@ def test_stop_works_while_a_cell_blocks_and_the_form_is_there_after_a_reload(pan
     tab.get_by_role("button", name="Generate").click()
     made(page).first.wait_for(timeout=10_000)
     tab.get_by_role("button", name="Stop", exact=True).first.click()
-    tab.locator(".nbimg-cancelled").wait_for(timeout=8000)
+    cancelled = tab.locator('.nbimg-place[data-state="cancelled"]')
+    cancelled.wait_for(timeout=8000)
     assert page.cell(2).locator(".jp-InputPrompt", has_text="[*]").count() == 1
     page.wait_for_end(2)
     page.save()
@@ -117,7 +118,7 @@ def test_stop_works_while_a_cell_blocks_and_the_form_is_there_after_a_reload(pan
     page.wait_for_kernel()
     made(page).first.wait_for()
     assert prompt(page).input_value() == "{a cat|hang on}"
-    assert tab.locator(".nbimg-cancelled").count() == 1
+    assert cancelled.count() == 1
 
 
 def test_images_are_dropped_pasted_picked_and_taken_from_the_gallery(
@@ -160,6 +161,58 @@ def test_images_are_dropped_pasted_picked_and_taken_from_the_gallery(
     dialog.wait_for(state="detached")
     tab.get_by_role("img", name=re.compile("make-it-night")).wait_for()
     tab.screenshot(path=screenshots / "panel-references.png")
+
+
+def test_pictures_go_from_the_gallery_to_the_panel_by_mouse_and_by_key(panel, screenshots):
+    page = panel("panel-drag", "%%imggen --lines -c 1\na red cat\na blue dog", "%imggallery")
+    tab = page.tab
+    tab.set_viewport_size({"width": 1400, "height": 2400})  # both are in sight
+    for k in (2, 3):
+        page.run(k)
+        page.wait_for_end(k)
+    photo = lambda words: tab.locator(f'.nbimg-photo[aria-label^="{words}"]')  # noqa: E731
+    photo("a red cat").locator("img:not([hidden])").wait_for()
+    references = tab.get_by_role("list", name="References")
+    photo("a red cat").drag_to(tab.locator(".nbimg-panel .nbimg-drop"))
+    references.get_by_role("img", name=re.compile("a-red-cat")).wait_for()
+    assert tab.locator(".nbimg-dropping").count() == 0
+    photo("a blue dog").click()
+    tab.keyboard.press("r")
+    references.get_by_role("img", name=re.compile("a-blue-dog")).wait_for()
+    photo("a blue dog").drag_to(tab.locator(".nbimg-panel .nbimg-feed"))
+    tab.get_by_text("2 images added").wait_for(state="detached")
+    assert references.get_by_role("img").count() == 2, "a picture is referred to once"
+    tab.screenshot(path=screenshots / "panel-drag.png")
+    prompt(page).fill("both of them")
+    tab.get_by_text("Best at hand: flux-kontext-max").wait_for()
+    tab.get_by_role("button", name="Generate").click()
+    made(page).first.wait_for()
+    tab.get_by_text(re.compile("1 of 1 images?")).wait_for()
+    references.get_by_role("button", name=re.compile("^Remove a-red")).click()
+    made(page).first.drag_to(tab.locator(".nbimg-panel .nbimg-drop"))
+    references.get_by_role("img", name=re.compile("both-of-them")).wait_for()
+
+
+def test_previews_of_local_pictures_show_in_the_panel(panel, screenshots):
+    pytest.importorskip("diffusers")
+    page = panel("panel-preview")
+    tab = page.tab
+    tab.get_by_text("Best at hand: flux-dev").click()
+    tab.get_by_role("combobox", name="Search models").fill("demo")
+    tab.get_by_role("listbox", name="Models").get_by_role("option").first.wait_for()
+    tab.keyboard.press("Enter")
+    tab.get_by_label("Sampler", exact=True).wait_for()  # the form is the model's
+    prompt(page).fill("a red house at night")
+    tab.set_default_timeout(60_000)
+    steps = tab.get_by_label("Steps", exact=True)
+    steps.fill("200")
+    tab.get_by_role("button", name="Generate").click()
+    tab.locator('.nbimg-place img[alt="preview: a red house at night"]').wait_for()
+    tab.get_by_text(re.compile(r"making · step \d+ / 200")).wait_for()
+    assert tab.locator(".nbimg-place .nbimg-share").count() == 1
+    tab.screenshot(path=screenshots / "panel-preview.png")
+    tab.get_by_role("button", name="Stop", exact=True).first.click()
+    tab.locator('.nbimg-place[data-state="cancelled"]').wait_for()
 
 
 def test_the_panel_can_be_read_on_a_dark_page_and_has_its_history(panel, screenshots, axe):

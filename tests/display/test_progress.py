@@ -450,5 +450,13 @@ def test_the_notice_that_came_last_is_shown() -> None:
     assert "later" in render_html(fold, 3.0)
 
 
+def test_a_notice_of_what_goes_on_holds_until_something_moves() -> None:
+    begun = [Planned(tasks=1, images=1, at_utc=1.0), Started(task=0, at_utc=2.0)]
+    loading = Notice(text="loading demo: part 5 of 5 …", at_utc=3.0)
+    assert "part 5 of 5" in render_text(folded(*begun, loading), 4.0)
+    moved = folded(*begun, loading, Step(task=0, done=1, total=20, at_utc=5.0))
+    assert "loading" not in render_text(moved, 6.0)
+
+
 def test_an_empty_fold_says_zero() -> None:
     assert render_text(Fold(), 0.0) == "░" * 20 + " 0 of 0 images"

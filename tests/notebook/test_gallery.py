@@ -43,7 +43,7 @@ def server(monkeypatch):
 @pytest.fixture
 def page(server):
     made()
-    made(["a {dog}", "a house"], seed=8, ar="16:9", params={"output_quality": 90})
+    made(["a {dog}", "a house"], seed=8, ar="16:9", params={"output_quality": 90}, concurrency=1)
     heard = Heard(open_gallery())
     yield heard
     heard.widget.close()
@@ -178,7 +178,9 @@ def test_an_edit_of_the_whole_picture_is_sent_and_one_that_fails_says_why(page, 
 
 def test_a_mask_goes_to_a_model_that_takes_one(page, monkeypatch):
     wanted = number(page, "cat")
-    mask = pixels.encode(Image.new("L", (64, 64), 255).convert("RGB"), "image/png")
+    painted = Image.new("RGB", (64, 64))
+    painted.paste("white", (0, 0, 32, 64))
+    mask = pixels.encode(painted, "image/png")
     assert "takes a mask" in page.refused("edit", mask, number=wanted, prompt="a lit window")
     with OpenAIServer() as openai:
         monkeypatch.setenv("OPENAI_API_KEY", openai.key)
@@ -189,6 +191,17 @@ def test_a_mask_goes_to_a_model_that_takes_one(page, monkeypatch):
         assert text.startswith("%%imgedit nbimg-images/")
         assert "--mask nbimg-images/.nbimg/objects/" in text
         assert text.endswith("\na {{lit}} window")
+        job, _ = page.ask("edit", mask, number=wanted, prompt="a lit window")
+        assert page.ended(job)["error"] == ""
+        asked = openai.jobs[-1].asked
+        assert asked.fields["prompt"] == "a lit window"
+        cut = Image.open(io.BytesIO(asked.mask)).getchannel("A")
+        edge = cut.width // 2
+        assert cut.crop((0, 0, edge - 8, cut.height)).getextrema() == (0, 0), "to be changed"
+        assert cut.crop((edge + 8, 0, cut.width, cut.height)).getextrema() == (255, 255), "kept"
+        asked = {"number": wanted, "prompt": "x", "model": "flux-kontext-max"}
+        said = page.refused("edit", mask, **asked)
+        assert said.startswith("flux-kontext-max takes no mask. gpt-image-")
 
 
 def test_a_reference_goes_to_an_open_panel_or_becomes_a_cell(page):

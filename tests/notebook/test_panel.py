@@ -1,11 +1,16 @@
+import asyncio
 import io
 import re
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import nbimg
+from nbimg.backends import registry
+from nbimg.backends.base import LocalBackend
+from nbimg.events import Preview, Step
 from nbimg.media import pixels
 from nbimg.notebook import form as forms
 from nbimg.notebook.form import EMPTY, fields, form_of, line_of
@@ -13,11 +18,12 @@ from nbimg.notebook.panel import open_panel
 from nbimg.testing import Outcome, ReplicateServer
 from nbimg.text import cell
 from nbimg.text.expand import expand
-from nbimg.types import Capabilities, Field, Request, Size
+from nbimg.types import Capabilities, EncodedImage, Field, Request, Size
 
 from .pages import Heard
 
 PHOTO = pixels.encode(Image.new("RGB", (40, 30), "green"), "image/jpeg")
+SMALL = pixels.encode(Image.new("RGB", (4, 3), "blue"), "image/webp")
 
 
 def filled(**values):
@@ -43,6 +49,15 @@ def page(server, names):
     heard = Heard(open_panel(names))
     yield heard
     heard.widget.close()
+
+
+def states(said):
+    """The states of the tiles that a message is about."""
+    return (
+        {tile["state"] for tile in said["tiles"].values()}
+        if said.get("event") == "tiles"
+        else set()
+    )
 
 
 # ---------------------------------------------------------------------- the form
@@ -187,13 +202,13 @@ def test_tiles_come_as_the_images_do_and_are_there_for_a_page_that_is_loaded_aga
     server.expect(Outcome(prompt_has="blue", error="NSFW content detected", times=None))
     job, _ = page.ask("generate", form=filled(prompt="a {red|blue} cat", n=2))
     page.ended(job)
-    tiles = [(said, data) for said, data in page.said if said.get("event") == "tile"]
-    assert {said["place"] for said, _ in tiles} == {0, 1, 2, 3}
-    assert all(data[0] for said, data in tiles if said["tile"]["state"] == "done")
+    tiles = [(said, data) for said, data in page.said if said.get("event") == "tiles"]
+    assert {slot for said, _ in tiles for slot in said["tiles"]} == {"0", "1", "2", "3"}
+    assert sorted(len(data) > 0 for _, shown in tiles for data in shown if data) == [True, True]
     again = Heard(page.widget)  # hears from now on what the first one did
     (run,), thumbs = again.ask("runs")
-    assert [tile["state"] for tile in run["tiles"]] == ["done", "done", "failed", "failed"]
-    assert "NSFW" in run["tiles"][2]["reason"]
+    assert [tile["state"] for tile in run["tiles"]] == ["ok", "ok", "refused", "refused"]
+    assert "NSFW" in run["tiles"][2]["said"]
     assert [bool(thumb) for thumb in thumbs] == [True, True, False, False]
     assert run["done"]
     number = run["tiles"][0]["number"]
@@ -202,10 +217,44 @@ def test_tiles_come_as_the_images_do_and_are_there_for_a_page_that_is_loaded_aga
     assert again.ask("runs")[0] == []
 
 
+def test_a_tile_shows_how_its_picture_stands_and_what_a_local_one_looks_like_so_far(
+    page, monkeypatch
+):
+    half = threading.Event()
+
+    class Half(LocalBackend):
+        name = "half"
+
+        async def capabilities(self, model):
+            return Capabilities()
+
+        def share_key(self, call):
+            return call.ref.model
+
+        async def generate(self, calls, report):
+            report(0, Step(done=5, total=10))
+            report(0, Preview(data=SMALL))
+            await asyncio.to_thread(half.wait, 10)
+            yield 0, EncodedImage(PHOTO)
+
+    monkeypatch.setattr(registry, "_added", {"half": Half})
+    job, _ = page.ask("generate", form=filled(model="half:any"))
+    said, data = page.wait(lambda said: "running" in states(said) and said["tiles"]["0"]["preview"])
+    tile = said["tiles"]["0"]
+    assert (tile["said"], tile["share"], data) == ("step 5 / 10", 0.5, [SMALL])
+    again = Heard(page.widget)  # a page that is loaded now sees it, too
+    assert again.ask("runs")[1] == [SMALL]
+    half.set()
+    again.ended(job)
+    (run,), (thumb,) = again.ask("runs")
+    assert (run["tiles"][0]["state"], run["tiles"][0]["preview"]) == ("ok", False)
+    assert Image.open(io.BytesIO(thumb)).size == (40, 30)
+
+
 def test_stop_keeps_what_has_finished(page, server):
     server.expect(Outcome(prompt_has="hang", running_s=1000.0, times=None))
     job, _ = page.ask("generate", form=filled(prompt="{a cat|hang on}"))
-    page.wait(lambda said: said.get("event") == "tile" and said["tile"]["state"] == "done")
+    page.wait(lambda said: "ok" in states(said))
     page.ask("cancel", job=job)
     said = page.ended(job)
     assert (said["state"], said["made"], said["error"]) == ("stopped", 1, "")

@@ -53,6 +53,13 @@ def test_no_text_of_a_person_is_ever_read_as_html():
             assert way not in text, name
 
 
+def test_the_live_grid_and_the_widgets_share_no_name_as_their_sheets_share_a_page():
+    theirs = "".join(path.read_text("utf-8") for path in WEB.iterdir())
+    ours = "".join(WEB.parent.joinpath(f"grid.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    names = [set(re.findall(r"nbimg-[a-z-]+", text)) for text in (ours, theirs)]
+    assert not names[0] & names[1]
+
+
 def test_the_sheets_stay_with_what_is_ours():
     text = re.sub(
         r"/\*.*?\*/", "", style("base", "wall", "viewer", "gallery", "panel"), flags=re.DOTALL

@@ -28,7 +28,7 @@ export function fillDetails(column, about, buffers) {
         null,
         about.rows.flatMap((/** @type {[string, string]} */ [name, value]) => [
           h("dt", null, name),
-          h("dd", { dir: "auto" }, value, value.length > 24 || name === "Seed" ? copier(`Copy ${name}`, value) : null),
+          h("dd", { dir: "auto" }, value, (value.length > 24 && !value.includes(" ")) || name === "Seed" ? copier(`Copy ${name}`, value) : null),
         ]),
       ),
     ),

@@ -2,10 +2,14 @@
 // inside of the panel. Comes in: the kernel's messages. Goes out: what is opened, stopped, taken up again.
 
 import { button, fill, h, shorten } from "./dom.js";
+import { dragsOut } from "./drag.js";
 import { Kernel, blobUrl } from "./kernel.js";
 
-/** @typedef {{state: string, label: string, prompt: string, reason?: string, width?: number, height?: number,
- *   seed?: number | null, key?: string, kind?: string, number?: number | null, url?: string, star?: boolean}} Tile */
+const UNDER_WAY = ["queued", "running", "waiting"];
+
+/** @typedef {{state: string, word: string, said: string, caption: string, share: number | null, preview: boolean,
+ *   width?: number, height?: number, seed?: number | null, key?: string, kind?: string, number?: number | null,
+ *   url?: string}} Tile */
 /** @typedef {{id: string, form: any, at: number, tiles: Tile[], el: HTMLElement, grid: HTMLElement,
  *   line: HTMLElement, bar: HTMLProgressElement, stop: HTMLButtonElement, nodes: HTMLElement[], done: boolean}} Run */
 
@@ -21,8 +25,9 @@ export class Feed {
     this.runs = new Map();
     this.nothing = h("div", { class: "nbimg-nothing" }, h("p", null, "What you make appears here."), h("p", { class: "nbimg-help" }, "{a|b} in the prompt makes a grid, {name} is a variable of the notebook."));
     this.el = h("section", { class: "nbimg-feed", "aria-label": "Made with this panel", tabindex: "0" }, this.nothing);
+    dragsOut(this.el, (event) => this.dragged(event), async (numbers) => (await kernel.ask("refer_to", { numbers })).value);
     kernel.on("run", (run) => this.begin(run));
-    kernel.on("tile", (told, buffers) => this.tile(told, buffers));
+    kernel.on("tiles", (told, buffers) => this.tiles(told, buffers));
     kernel.on("numbers", (told) => this.numbers(told));
     kernel.on("job", (job) => this.job(job));
   }
@@ -44,7 +49,7 @@ export class Feed {
     if (this.runs.has(told.id)) return;
     const prompt = told.form.prompt.trim();
     const bar = h("progress", { max: "1", value: "0", "aria-label": "Progress" });
-    const line = h("span", { class: "nbimg-line-of" }, "waiting");
+    const line = h("span", { class: "nbimg-standing" }, "waiting");
     const stop = button("stop", "Stop", () => (this.kernel.ask("cancel", { job: told.id }), (stop.disabled = true)), { words: true });
     const grid = h("div", { class: "nbimg-tiles", role: "list" });
     const el = h(
@@ -73,34 +78,46 @@ export class Feed {
   node(run, tile, place) {
     const ratio = tile.width && tile.height ? tile.width / tile.height : guess(run.form);
     const style = `--ratio:${Math.max(0.4, Math.min(3, ratio))}`;
-    const words = `${shorten(tile.prompt, 100)}${tile.seed === null || tile.seed === undefined ? "" : `, seed ${tile.seed}`}`;
-    if (tile.url) {
-      const open = h("button", { type: "button", class: "nbimg-made", "aria-label": `Open: ${words}`, title: words, onclick: () => this.acts.open(run, place) }, h("img", { src: tile.url, alt: "", draggable: "false" }), tile.kind === "video" ? h("span", { class: "nbimg-play", "aria-hidden": "true" }, "▶") : null);
-      return h("div", { class: "nbimg-cell", style, role: "listitem" }, open);
-    }
-    const label = tile.label || (tile.state === "waiting" ? "" : tile.state);
+    const cell = h("div", { class: "nbimg-place", style, role: "listitem", "data-state": tile.state, "data-place": place, draggable: "true" });
+    if (tile.url && !tile.preview) cell.append(this.made(run, tile, place));
+    else fillUnmade(cell, tile);
+    return cell;
+  }
+
+  /** @param {Run} run @param {Tile} tile @param {number} place */
+  made(run, tile, place) {
+    const words = `${tile.caption}${tile.seed === null || tile.seed === undefined ? "" : `, seed ${tile.seed}`}`;
+    const mark = tile.state === "ok" && tile.word.startsWith("✓") ? "" : tile.word;
     return h(
-      "div",
-      { class: `nbimg-cell nbimg-${tile.state}`, style, role: "listitem", "aria-label": label ? null : `waiting: ${words}` },
-      label ? h("b", null, label) : null,
-      tile.reason ? h("span", { class: "nbimg-help" }, tile.reason) : null,
-      label ? null : h("span", { class: "nbimg-help", "aria-hidden": "true" }, shorten(tile.prompt, 60)),
+      "button",
+      { type: "button", class: "nbimg-made", "aria-label": `Open: ${words}${mark ? `, ${mark}` : ""}`, title: words, onclick: () => this.acts.open(run, place) },
+      h("img", { src: tile.url, alt: "", draggable: "false" }),
+      tile.kind === "video" ? h("span", { class: "nbimg-play", "aria-hidden": "true" }, "▶") : null,
+      mark ? h("span", { class: "nbimg-mark", "aria-hidden": "true" }, mark) : null,
     );
   }
 
   /** @param {any} told @param {DataView[]} buffers */
-  tile(told, buffers) {
+  tiles(told, buffers) {
     const run = this.runs.get(told.id);
     if (!run) return;
-    const before = run.tiles[told.place];
-    const tile = (run.tiles[told.place] = { ...told.tile, url: before?.url });
-    if (buffers[0]?.byteLength) {
-      if (before?.url) URL.revokeObjectURL(before.url);
-      tile.url = blobUrl(buffers[0], "image/webp");
+    for (const [slot, about] of Object.entries(told.tiles)) {
+      const place = Number(slot);
+      const before = run.tiles[place];
+      const tile = (run.tiles[place] = { .../** @type {any} */ (about), url: before?.url });
+      const fresh = buffers[told.pictures.indexOf(place)];
+      if (fresh) {
+        if (before?.url) URL.revokeObjectURL(before.url);
+        tile.url = fresh.byteLength ? blobUrl(fresh, "image/webp") : undefined;
+      }
+      const cell = run.nodes[place];
+      if (cell && UNDER_WAY.includes(before?.state) && UNDER_WAY.includes(tile.state)) fillUnmade(cell, tile);
+      else {
+        const node = this.node(run, tile, place);
+        cell?.replaceWith(node);
+        run.nodes[place] = node;
+      }
     }
-    const node = this.node(run, tile, told.place);
-    run.nodes[told.place]?.replaceWith(node);
-    run.nodes[told.place] = node;
   }
 
   /** @param {{id: string, numbers: (number | null)[]}} told */
@@ -108,12 +125,20 @@ export class Feed {
     this.runs.get(told.id)?.tiles.forEach((tile, place) => (tile.number = told.numbers[place]));
   }
 
+  /** The number of the picture that is dragged, if it has one yet. @param {Event} event */
+  dragged(event) {
+    const cell = /** @type {Element} */ (event.target).closest(".nbimg-place");
+    const run = [...this.runs.values()].find((one) => one.el.contains(cell));
+    const number = cell instanceof HTMLElement ? run?.tiles[Number(cell.dataset.place)]?.number : undefined;
+    return typeof number === "number" ? [number] : [];
+  }
+
   /** @param {any} job @param {boolean} [old] */
   job(job, old = false) {
     const run = this.runs.get(job.id);
     if (!run) return;
     const whole = run.tiles.length || 1;
-    run.bar.value = run.tiles.filter((tile) => tile.state !== "waiting").length / whole;
+    run.bar.value = run.tiles.reduce((made, tile) => made + (UNDER_WAY.includes(tile.state) ? (tile.share ?? 0) : 1), 0) / whole;
     run.line.textContent = job.text;
     run.done = job.done;
     run.bar.hidden = job.done;
@@ -142,6 +167,32 @@ export class Feed {
   close() {
     for (const run of this.runs.values()) for (const tile of run.tiles) if (tile.url) URL.revokeObjectURL(tile.url);
   }
+}
+
+/**
+ * Show how a picture stands that is not there: what it looks like so far, or what became of it.
+ * @param {HTMLElement} cell @param {Tile} tile
+ */
+function fillUnmade(cell, tile) {
+  cell.dataset.state = tile.state;
+  const ended = !UNDER_WAY.includes(tile.state);
+  cell.classList.toggle("nbimg-ended", ended);
+  if (ended) {
+    fill(cell, h("b", null, tile.word), tile.said ? h("span", { class: "nbimg-help", dir: "auto" }, tile.said) : null);
+    return;
+  }
+  const shown = /** @type {HTMLImageElement | null} */ (tile.url ? (cell.querySelector("img") ?? h("img", { draggable: "false" })) : null);
+  if (shown) {
+    shown.src = tile.url ?? "";
+    shown.alt = `preview: ${tile.caption}`;
+  }
+  const state = [tile.word, tile.said].filter(Boolean).join(" · ");
+  fill(
+    cell,
+    shown ?? h("span", { class: "nbimg-help", dir: "auto" }, tile.caption),
+    h("span", { class: "nbimg-stands" }, state),
+    tile.share === null ? null : h("i", { class: "nbimg-share", style: `width:${Math.round(100 * tile.share)}%` }),
+  );
 }
 
 /** @param {any} form */

@@ -1,7 +1,7 @@
 // The fields that a model's schema asks for. Stage: inside of the panel. Comes in: fields as the kernel tells
 // them, values. Goes out: a value that was changed; undefined stands for the model's own default.
 
-import { button, fill, h } from "./dom.js";
+import { button, fill, h, icon } from "./dom.js";
 
 /** @typedef {{name: string, label: string, kind: string, own: boolean, help: string, default: any, allowed?: any[],
  *   min?: number | null, max?: number | null, step?: number | null, long?: boolean}} Field */
@@ -94,7 +94,7 @@ function ratios(field, value, id, change) {
       const scale = fits ? 16 / Math.max(wide, high) : 0;
       const radio = h("input", { type: "radio", name: id, value: one, onchange: () => change(one === field.default ? undefined : one) });
       radio.checked = one === (value ?? field.default);
-      return h("label", { class: "nbimg-ratio" }, radio, h("span", { class: "nbimg-shape", "aria-hidden": "true" }, fits ? h("i", { style: `width:${wide * scale}px;height:${high * scale}px` }) : "?"), h("span", null, one.replaceAll("_", " ")));
+      return h("label", { class: "nbimg-ratio" }, radio, h("span", { class: "nbimg-shape", "aria-hidden": "true" }, fits ? h("i", { style: `width:${wide * scale}px;height:${high * scale}px` }) : icon("reference")), h("span", null, one.replaceAll("_", " ")));
     }),
   );
 }

@@ -25,14 +25,16 @@ export function openMask(host, kernel, info, make, asCell) {
   const ring = h("div", { class: "nbimg-ring", hidden: true });
   /** @type {ImageData[]} */
   const past = [];
+  /** @type {{name: string, masks: boolean, price: number | null}[]} */
+  let models = [];
   let erases = false;
-  let painted = false;
 
   const size = h("input", { type: "range", min: "4", max: "400", value: String(Math.round(Math.max(12, info.width / 10))), "aria-label": "Size of the brush in pixels" });
   const brush = button("brush", "Paint", () => tool(false), { words: true, key: "b" });
   const eraser = button("erase", "Erase", () => tool(true), { words: true, key: "e" });
   const prompt = h("textarea", { rows: "3", placeholder: "What should be there? e.g. a lit window", "aria-label": "What is to change" });
-  const model = h("select", { "aria-label": "Model" }, h("option", { value: "" }, "Best at hand"));
+  const model = h("select", { "aria-label": "Model", onchange: () => sayFit() }, h("option", { value: "" }, "Best at hand"));
+  const fit = h("p", { class: "nbimg-fit", role: "status" });
   const note = h("p", { class: "nbimg-note", role: "status" });
   const go = button("edit", "Make the edit", () => void submit(make), { words: true, class: "nbimg-primary" });
 
@@ -63,6 +65,7 @@ export function openMask(host, kernel, info, make, asCell) {
         h("p", { class: "nbimg-help" }, "Paint over what is to change, or leave the picture as it is to change all of it. The wheel zooms, Alt moves."),
         h("label", { class: "nbimg-field" }, "What is to change", prompt),
         h("label", { class: "nbimg-field" }, "Model", model),
+        fit,
         h("div", { class: "nbimg-bar" }, go, button("copy", "Copy as cell", () => void submit(asCell), { words: true })),
         note,
       ),
@@ -77,7 +80,9 @@ export function openMask(host, kernel, info, make, asCell) {
     stage.show(layers, info.width, info.height);
     stage.el.append(ring);
     kernel.ask("editors").then(({ value }) => {
-      for (const one of value) {
+      models = value;
+      sayFit();
+      for (const one of models) {
         const price = one.price === null ? "" : ` · $${one.price}`;
         const masks = one.masks ? " · takes a mask" : "";
         model.append(h("option", { value: one.name }, `${one.name}${masks}${price}`));
@@ -97,6 +102,20 @@ export function openMask(host, kernel, info, make, asCell) {
     eraser.setAttribute("aria-pressed", String(erase));
   }
 
+  /** Say which model a mask goes to, or that the one that is picked takes none, and which does. */
+  function sayFit() {
+    const able = models.find((one) => one.masks);
+    const picked = models.find((one) => one.name === model.value);
+    fit.classList.toggle("nbimg-warns", false);
+    if (!models.length || !isPainted()) return fill(fit);
+    if (picked?.masks) return fill(fit, "It changes what is painted, and keeps the rest.");
+    if (!picked && able) return fill(fit, `The mask goes to ${able.name}.`);
+    fit.classList.toggle("nbimg-warns", true);
+    const use = able ? button("", `Use ${able.name}`, () => ((model.value = able.name), sayFit()), { words: true }) : null;
+    if (picked) fill(fit, `${picked.name} takes no mask. `, use);
+    else fill(fit, "No model that can be used now takes a mask. Clear it to change the whole picture.");
+  }
+
   function remember() {
     past.push(pen.getImageData(0, 0, canvas.width, canvas.height));
     if (past.length > STEPS) past.shift();
@@ -105,25 +124,26 @@ export function openMask(host, kernel, info, make, asCell) {
   function undo() {
     const before = past.pop();
     if (before) pen.putImageData(before, 0, 0);
+    sayFit();
   }
 
   function clear() {
     remember();
     pen.clearRect(0, 0, canvas.width, canvas.height);
+    sayFit();
   }
 
   function invert() {
     remember();
-    painted = true;
     pen.globalCompositeOperation = "xor";
     pen.fillStyle = INK;
     pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.globalCompositeOperation = "source-over";
+    sayFit();
   }
 
   /** @param {{x: number, y: number}} from @param {{x: number, y: number}} to */
   function stroke(from, to) {
-    painted = true;
     pen.globalCompositeOperation = erases ? "destination-out" : "source-over";
     pen.strokeStyle = INK;
     pen.lineWidth = Number(size.value);
@@ -164,7 +184,7 @@ export function openMask(host, kernel, info, make, asCell) {
       last = now;
     }
   });
-  for (const end of ["pointerup", "pointercancel"]) stage.el.addEventListener(end, () => (last = moved = null));
+  for (const end of ["pointerup", "pointercancel"]) stage.el.addEventListener(end, () => ((last = moved = null), sayFit()));
   stage.el.addEventListener("pointerleave", () => (ring.hidden = true));
 
   dialog.addEventListener("keydown", (event) => {
@@ -186,12 +206,15 @@ export function openMask(host, kernel, info, make, asCell) {
   });
   dialog.addEventListener("close", () => (full.close(), stage.close()));
 
+  function isPainted() {
+    const pixels = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+    for (let k = 3; k < pixels.length; k += 4) if (pixels[k] > 0) return true;
+    return false;
+  }
+
   /** @returns {Promise<ArrayBuffer | null>} */
   async function mask() {
-    const pixels = pen.getImageData(0, 0, canvas.width, canvas.height).data;
-    let any = false;
-    for (let k = 3; k < pixels.length && !any; k += 4) any = pixels[k] > 0;
-    if (!painted || !any) return null;
+    if (!isPainted()) return null;
     const flat = h("canvas", { width: canvas.width, height: canvas.height });
     const ink = /** @type {CanvasRenderingContext2D} */ (flat.getContext("2d"));
     ink.drawImage(canvas, 0, 0);

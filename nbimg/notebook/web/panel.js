@@ -1,12 +1,14 @@
 // The panel. Stage: the whole of it on a page. Comes in: the widget's state (`form`) and the kernel's answers. Goes
 // out: the form as it is changed, and Generate.
 
-import { Toasts, button, fill, h, handOver, icon, keepKeys, openDialog, said, shorten } from "./dom.js";
+import { Toasts, button, fill, h, handOver, icon, keepKeys, said, shorten } from "./dom.js";
 import { Kernel } from "./kernel.js";
 import { Lightbox } from "./lightbox.js";
 import { Models } from "./models.js";
 import { References } from "./references.js";
 import { Feed } from "./feed.js";
+import { Strip } from "./strip.js";
+import { openHistory } from "./history.js";
 import { fillFields } from "./fields.js";
 
 const KEEP_MS = 300;
@@ -74,7 +76,7 @@ class Panel {
         this.first,
         this.restRow,
       ),
-      h("div", { class: "nbimg-bar nbimg-do" }, this.go, this.stop, h("span", { class: "nbimg-space" }), this.waiting, button("history", "History", () => void this.history()), button("copy", "Copy as cell", () => void this.copyCell(this.form), { words: true })),
+      h("div", { class: "nbimg-bar nbimg-do" }, this.go, this.stop, h("span", { class: "nbimg-space" }), this.waiting, button("history", "History", () => void openHistory(this.el, this.kernel, this.toasts, (form) => (this.use(form), this.prompt.focus()))), button("copy", "Copy as cell", () => void this.copyCell(this.form), { words: true })),
     );
     fill(this.el, left, this.feed.el, h("div", { class: "nbimg-dropzone", "aria-hidden": "true" }, "Drop images to refer to them"), this.toasts.el);
     this.stop.hidden = true;
@@ -188,8 +190,9 @@ class Panel {
   /** Say what Generate would do. */
   async plan() {
     const turn = ++this.turn;
-    if (!this.form.prompt.trim() && !this.form.refs.length) {
-      fill(this.preview, h("span", { class: "nbimg-help" }, "Say what the picture shows."));
+    if (!this.form.prompt.trim()) {
+      this.preview.classList.remove("nbimg-wrong");
+      fill(this.preview, h("span", { class: "nbimg-help" }, this.form.refs.length ? "Say what to make of it." : "Say what the picture shows."));
       this.fanned.hidden = true;
       return;
     }
@@ -287,36 +290,6 @@ class Panel {
     }
   }
 
-  /** The prompts of the folder, to be taken up again. */
-  async history() {
-    const dialog = openDialog(this.el, "History of prompts", "nbimg-history");
-    const list = h("div", { class: "nbimg-past", role: "list" });
-    let pause = 0;
-    const box = h("input", { type: "search", placeholder: "Search prompts", "aria-label": "Search prompts", class: "nbimg-search", oninput: () => (clearTimeout(pause), (pause = window.setTimeout(search, 180))) });
-    const search = async () => {
-      const { value } = await this.kernel.ask("history", { text: box.value });
-      fill(
-        list,
-        value.length ? null : h("p", { class: "nbimg-help" }, "No prompt yet."),
-        value.map((/** @type {any} */ one) =>
-          h(
-            "div",
-            { role: "listitem" },
-            h("button", { type: "button", class: "nbimg-once", onclick: () => void take(one.number) }, h("span", { dir: "auto" }, shorten(one.prompt, 240)), h("span", { class: "nbimg-help" }, `${one.model.split("/").pop()} · ${new Date(one.at * 1000).toLocaleDateString("en", { day: "numeric", month: "short", year: "numeric" })}${one.count > 1 ? ` · ${one.count} images` : ""}`)),
-          ),
-        ),
-      );
-    };
-    const take = async (/** @type {number} */ number) => {
-      dialog.close();
-      this.use((await this.kernel.ask("recall", { number })).value);
-      this.prompt.focus();
-    };
-    dialog.append(h("header", null, button("close", "Close", () => dialog.close()), h("h2", { class: "nbimg-title" }, "History of prompts"), box), list);
-    await search().catch((error) => this.toasts.show(said(error), { bad: true }));
-    box.focus();
-  }
-
   close() {
     clearTimeout(this.planning);
     clearTimeout(this.keeping);
@@ -327,68 +300,6 @@ class Panel {
     this.feed.close();
     this.kernel.close();
     this.el.remove();
-  }
-}
-
-/** The images of one run, as a lightbox walks through them. */
-class Strip {
-  /** @param {Kernel} kernel */
-  constructor(kernel) {
-    this.kernel = kernel;
-    /** @type {import("./feed.js").Tile[]} */
-    this.tiles = [];
-    this.at = 0;
-    this.chosen = new Set();
-    /** @type {Map<number, any>} */
-    this.known = new Map();
-  }
-
-  get length() {
-    return this.tiles.length;
-  }
-
-  /** @param {import("./feed.js").Tile[]} tiles */
-  set(tiles) {
-    this.tiles = tiles.filter((tile) => typeof tile.number === "number");
-    this.known.clear();
-  }
-
-  /** @param {import("./feed.js").Tile} tile */
-  placeOf(tile) {
-    return this.tiles.findIndex((one) => one.number === tile.number);
-  }
-
-  /** @param {number} place */
-  number(place) {
-    return this.tiles[place]?.number;
-  }
-
-  /** @param {number} place */
-  place(place) {
-    this.at = Math.max(0, Math.min(this.length - 1, place));
-  }
-
-  /** @param {number} place */
-  async info(place) {
-    const tile = this.tiles[place];
-    const number = tile?.number;
-    if (typeof number !== "number") return undefined;
-    if (!this.known.has(number)) {
-      const { value } = await this.kernel.ask("tiles", { numbers: [number] });
-      this.known.set(number, { ...value[0], url: tile.url });
-    }
-    return this.known.get(number);
-  }
-
-  /** @param {number} number */
-  isStarred(number) {
-    return Boolean(this.known.get(number)?.star);
-  }
-
-  /** @param {number} number @param {boolean} on */
-  star(number, on) {
-    const info = this.known.get(number);
-    if (info) info.star = on;
   }
 }
 

@@ -2,6 +2,7 @@
 // panel. Goes out: where they are on the kernel's machine.
 
 import { button, counted, fill, h, openDialog, said } from "./dom.js";
+import { dropped, isOurs } from "./drag.js";
 import { Kernel, blobUrl } from "./kernel.js";
 import { Wall, arraysOf } from "./wall.js";
 
@@ -39,7 +40,7 @@ export class References {
   watch() {
     const { host } = this;
     let depth = 0;
-    const has = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
+    const has = (/** @type {DragEvent} */ event) => isOurs(event) || event.dataTransfer?.types.includes("Files");
     host.addEventListener("dragenter", (event) => {
       if (has(event)) host.classList.toggle("nbimg-dropping", ++depth > 0);
     });
@@ -47,7 +48,9 @@ export class References {
       if (has(event)) host.classList.toggle("nbimg-dropping", --depth > 0);
     });
     host.addEventListener("dragover", (event) => {
-      if (has(event)) event.preventDefault();
+      if (!has(event) || !event.dataTransfer) return;
+      event.preventDefault();
+      event.dataTransfer.dropEffect = "copy";
     });
     host.addEventListener("drop", (event) => {
       depth = 0;
@@ -55,7 +58,8 @@ export class References {
       if (!has(event)) return;
       event.preventDefault();
       event.stopPropagation();
-      this.files(event.dataTransfer?.files ?? null);
+      if (isOurs(event)) dropped(event).then((refs) => this.add(refs), (error) => this.complain(said(error)));
+      else this.files(event.dataTransfer?.files ?? null);
     });
     host.addEventListener("paste", (event) => {
       const files = event.clipboardData?.files;

@@ -3,6 +3,7 @@
 
 import { h, icon, fill, shorten } from "./dom.js";
 import { justify, rowAt } from "./justify.js";
+import { dragsOut } from "./drag.js";
 import { Kernel, blobUrl } from "./kernel.js";
 
 /** @typedef {{number: number, prompt: string, model: string, status: string, sign: string, word: string,
@@ -73,6 +74,7 @@ export class Wall {
       },
       this.inside,
     );
+    dragsOut(this.el, (event) => this.dragged(event), async (numbers) => (await kernel.ask("refer_to", { numbers })).value);
     this.sized = new ResizeObserver(() => this.relayout());
     this.sized.observe(this.el);
   }
@@ -180,7 +182,7 @@ export class Wall {
   blank() {
     return h(
       "div",
-      { class: "nbimg-photo", role: "option" },
+      { class: "nbimg-photo", role: "option", draggable: "true" },
       h("img", { alt: "", draggable: "false", decoding: "async" }),
       h("div", { class: "nbimg-reason", "aria-hidden": "true" }),
       h("span", { class: "nbimg-kind", "aria-hidden": "true" }, "▶"),
@@ -369,6 +371,14 @@ export class Wall {
     else this.chosen.clear();
     if (!event.shiftKey) this.anchor = place;
     this.place(place);
+  }
+
+  /** What is dragged: the picture under the pointer, with the others that are chosen if it is. @param {Event} event */
+  dragged(event) {
+    const place = this.placeOf(event);
+    const number = place < 0 ? undefined : this.numbers[place];
+    if (number === undefined || this.flags[place] & NONE) return [];
+    return this.chosen.has(number) ? [...this.chosen] : [number];
   }
 
   /** @param {MouseEvent} event */
