@@ -4,71 +4,22 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from PIL import Image, ImageChops, ImageStat
 
-import nbimg
+from .executed import NOTEBOOKS, Executed
 
-ROOT = Path(nbimg.__file__).parents[1]
-NOTEBOOK = ROOT / "notebooks" / "edit-many.ipynb"
-NOWHERE = "http://127.0.0.1:9"  # nothing listens there
+NOTEBOOK = NOTEBOOKS / "edit-many.ipynb"
 SIZES = {"1-red": (192, 192), "2-yellow": (320, 240), "3-purple": (240, 320)}
 
 pytestmark = pytest.mark.timeout(200)
 
 
-class Executed:
-    """The notebook after a run, its cells found by a piece of their text."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.node = nbformat.read(NOTEBOOK, as_version=4)
-        theirs = ("NBIMG_", "REPLICATE_", "OPENAI_", "HUNYUAN_", "SPEEDPIX_")
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
-        environ |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "PYTHONPATH": str(ROOT)}
-        client = NotebookClient(
-            self.node,
-            timeout=150,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(folder)}},
-            extra_arguments=["--log-level=ERROR"],
-        )
-        client.execute(env=environ)  # raises when a cell fails
-
-    def outputs(self, piece):
-        found = [c for c in self.node.cells if c.cell_type == "code" and piece in c.source]
-        assert found, piece
-        return found[0].outputs
-
-    def text(self, piece):
-        """What a cell prints and shows as text."""
-        return "\n".join(
-            o.text if o.output_type == "stream" else o.data.get("text/plain", "")
-            for o in self.outputs(piece)
-        ).strip()
-
-    def made(self, piece):
-        """The files that the grid of a cell lists, in its order."""
-        names = re.findall(r"nbimg-images/\S+\.png", self.text(piece))
-        return [self.folder / name for name in names]
-
-    def pictures(self, piece):
-        """How many pictures the grid of a cell shows."""
-        html = [
-            o.data["text/html"] for o in self.outputs(piece) if "text/html" in o.get("data", {})
-        ]
-        return html[-1].count("<img")
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    return Executed(tmp_path_factory.mktemp("edit-many"))
+    return Executed(NOTEBOOK, tmp_path_factory.mktemp("edit-many"))
 
 
 def brightness(path):
@@ -111,7 +62,7 @@ def test_the_photos_are_drawn_in_three_sizes(ran):
 def test_every_photo_becomes_night_and_keeps_its_house(ran):
     photos = [ran.folder / "photos" / f"{name}.png" for name in SIZES]
     nights = ran.made("-v nights")
-    assert len(nights) == ran.pictures("-v nights") == 3
+    assert len(nights) == len(ran.pictures("-v nights")) == 3
     known = {name: wall(photo) for name, photo in zip(SIZES, photos, strict=True)}
     for name, photo, night in zip(SIZES, photos, nights, strict=True):
         assert brightness(night) < 0.6 * brightness(photo)
@@ -136,7 +87,7 @@ def test_each_photo_has_a_prompt_of_its_own(ran):
 
 def test_variations_stand_in_the_order_of_the_photos_with_seeds_of_their_own(ran):
     doubles = ran.made("-v doubles")
-    assert len(doubles) == ran.pictures("-v doubles") == 6
+    assert len(doubles) == len(ran.pictures("-v doubles")) == 6
     assert ast.literal_eval(ran.text("for result in doubles")) == [[4, 5]] * 3
     one, other = (Image.open(path).convert("RGB") for path in doubles[:2])
     assert ImageChops.difference(one, other).getbbox() is not None
@@ -149,7 +100,7 @@ def test_one_that_fails_costs_no_other_and_only_it_is_made_again(ran):
     assert "no file 'photos/4-green.png'" in ran.text("evening = nbimg.batch")
     again = ran.made("retry_failed")
     assert len(first) == 2
-    assert len(again) == ran.pictures("retry_failed") == 3
+    assert len(again) == len(ran.pictures("retry_failed")) == 3
     assert [again[0], again[2]] == first
     red, green, _ = wall(again[1])
     assert green > red
