@@ -178,8 +178,7 @@ class _Work:
         if bucket.reading == "single":
             return 1
         first = first_guess(bench.device, _weights(self._pipe), bucket.width * bucket.height)
-        room = None if bench.device.kind == "cpu" else bench.device.free_bytes()
-        return bench.sizes.size(key, left, first, room)
+        return bench.sizes.size(key, left, first, bench.device.free_bytes())
 
     def _tried(
         self, key: tuple[Any, ...], bucket: Bucket, part: Sequence[Member]

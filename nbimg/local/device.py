@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nbimg.errors import DependencyMissingError, SettingError
+from nbimg.local import ram
 from nbimg.local.threads import gentle
 
 __all__ = ["Device", "accelerator", "best_device", "find_device", "installed", "needed", "quiet"]
@@ -152,9 +153,7 @@ class Device:
         if self.kind == "mps":
             used = torch.mps.driver_allocated_memory()
             return int(max(0, torch.mps.recommended_max_memory() - used))
-        import psutil
-
-        return int(psutil.virtual_memory().available)
+        return ram.free_bytes()
 
     def used_bytes(self) -> int:
         """Return what is taken now: on a CPU the resident memory of this process."""
@@ -163,20 +162,20 @@ class Device:
             return int(torch.cuda.memory_allocated(self.name))
         if self.kind == "mps":
             return int(torch.mps.current_allocated_memory())
-        import psutil
-
-        return int(psutil.Process().memory_info().rss)
+        return ram.used_bytes()
 
     def begin_peak(self) -> None:
         """Forget the largest use so far."""
         if self.kind == "cuda":
             needed()[0].cuda.reset_peak_memory_stats(self.name)
+        elif self.kind == "cpu":
+            ram.begin_peak()
 
     def peak_bytes(self) -> int:
         """Return the largest use since `begin_peak`; what is used now, where nobody counts."""
         if self.kind == "cuda":
             return int(needed()[0].cuda.max_memory_allocated(self.name))
-        return self.used_bytes()
+        return ram.peak_bytes() if self.kind == "cpu" else self.used_bytes()
 
     def release(self) -> None:
         """Give back what nothing refers to any more."""

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbimg.errors import JobFailedError
 from nbimg.local import shelf
 from nbimg.local.device import Device, best_device, installed, needed, quiet
 from nbimg.local.families import Task
@@ -172,7 +173,7 @@ class Pipelines:
 
         Raises:
             SetupError: When this diffusers does not have its class.
-            JobFailedError: When it cannot be loaded.
+            JobFailedError: When it cannot be loaded, or main memory does not hold it.
         """
         where = Device(device)
         number = dtype or where.number_format()
@@ -188,6 +189,12 @@ class Pipelines:
         weights = shelf.weigh(card.folder, number)
         placing = self._make_room(where, weights)
         size = sum(weights.values())
+        if where.kind == "cpu" and size > (free := where.free_bytes()):
+            raise JobFailedError(  # the kernel would be killed while it loads
+                f"{card.name} needs {readable_size(size)} of main memory; {readable_size(free)} are free.",
+                hint="Take a smaller model, or free memory: other kernels, %reset.",
+                backend="local",
+            )
         tell(f"loading {card.name} ({readable_size(size)}) on {device} …")
         base = load(card, number, tell)
         if placing == "whole" and not move(card, base, where):

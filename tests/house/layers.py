@@ -35,6 +35,7 @@ LEVELS = {
     "nbimg.display.tile": 3,
     "nbimg.display.frame": 3,
     "nbimg.display.board": 4,
+    "nbimg.local.ram": 1,
     "nbimg.local.device": 2,
     "nbimg.local.shelf": 1,
     "nbimg.local.families": 1,
@@ -182,7 +183,7 @@ ROOMS = {
     "nest_asyncio2": {"nbimg.concurrency.loops"},
     "opentelemetry": {"nbimg.telemetry"},
     "psutil": {
-        "nbimg.local.device",
+        "nbimg.local.ram",
         "nbimg.local.threads",
         "nbimg.store.drive",
         "nbimg.store.owner",

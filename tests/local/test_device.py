@@ -15,6 +15,7 @@ def cards(monkeypatch):
 
 
 def test_without_a_name_it_is_the_best_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device(None) == find_device("") == "cpu"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert find_device(None) == "mps"
@@ -36,7 +37,8 @@ def test_a_card_that_is_not_there_is_one_line():
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_torch_does_not_find_is_one_line(name):
+def test_a_device_that_torch_does_not_find_is_one_line(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingError, match=f"device = '{name}': torch finds none here") as caught:
         find_device(name)
     assert "Leave it empty" in caught.value.hint

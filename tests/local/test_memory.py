@@ -12,7 +12,7 @@ import torch
 from nbimg.backends.local import demo_folder
 from nbimg.errors import JobFailedError
 from nbimg.events import Notice
-from nbimg.local import batch, manifest
+from nbimg.local import batch, manifest, ram
 from nbimg.local.device import Device
 from nbimg.local.memory import Relief, Sizes, first_guess, first_line, forget, out_of_memory
 from nbimg.local.pipelines import Pipelines
@@ -369,3 +369,16 @@ def test_the_first_micro_batch_of_a_small_model_takes_what_there_is(tiny):
     with Spy(tiny("sd")) as seen:
         run(tiny("sd"), calls(5))
     assert seen.rows == [5, 5]
+
+
+def test_on_a_processor_a_batch_stays_within_the_memory_that_is_free(tiny, monkeypatch):
+    pipe, sizes = tiny("sd"), Sizes()
+    monkeypatch.setattr(ram, "free_bytes", lambda: 10**9)
+    monkeypatch.setattr(ram, "used_bytes", lambda: 10**9)
+    monkeypatch.setattr(ram, "peak_bytes", lambda: 18 * 10**8)  # eight images took 100 MB each
+    run(pipe, calls(8), sizes=sizes)
+    monkeypatch.setattr(ram, "free_bytes", lambda: 25 * 10**7)
+    monkeypatch.setattr(ram, "peak_bytes", lambda: 12 * 10**8)
+    with Spy(pipe) as seen:
+        run(pipe, calls(4), sizes=sizes)
+    assert seen.rows == [2, 2, 2, 2]  # two steps each

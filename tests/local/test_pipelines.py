@@ -184,6 +184,14 @@ def test_memory_is_estimated_before_anything_is_loaded(card, monkeypatch):
     assert order.index("asked") < order.index("loaded")
 
 
+def test_a_model_that_main_memory_does_not_hold_is_not_begun(card, monkeypatch):
+    monkeypatch.setattr(Device, "free_bytes", lambda self: 90_000)
+    monkeypatch.setattr(pipelines, "load", lambda *_: pytest.fail("the kernel would be killed"))
+    with pytest.raises(JobFailedError, match=r"needs .* of main memory; 90 kB are free") as caught:
+        get(Pipelines(), card)
+    assert "smaller model" in caught.value.hint
+
+
 @pytest.mark.parametrize(("free", "placing"), [(50e9, "whole"), (22e9, "parts"), (8e9, "layers")])
 def test_a_model_that_is_larger_than_the_card_is_placed_in_parts(monkeypatch, free, placing):
     monkeypatch.setattr(Device, "free_bytes", lambda self: free)
