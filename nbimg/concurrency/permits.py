@@ -1,4 +1,4 @@
-"""Permits: at most so many are held at once, by threads, by tasks of any loop, by the kernels of a machine.
+"""Permits: at most so many are held at once, by threads, by tasks of any loop, by kernels of any machine.
 
 Stage: below the named semaphores. Comes in: a limit. Goes out: something for `with` and `async with`.
 Must not: know who else has a semaphore, or what it is for.
@@ -17,6 +17,7 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import Final, Self
 
+from nbimg.concurrency.leases import Leases, is_server, shown
 from nbimg.concurrency.slots import Slots, nap_s
 from nbimg.errors import SettingError
 
@@ -107,14 +108,16 @@ class Semaphore:
     Args:
         name: Under which it is registered.
         limit: From 1.
-        scope: `kernel`, or `host`: all kernels of this user on this machine share the permits, and those of
-            a kernel that died come back at once.
+        scope: `kernel`; `host`: all kernels of this user on this machine share the permits, and those of
+            a kernel that died come back at once; `redis://…`: all kernels that reach the server share
+            them, and those of one that died come back after 15 seconds.
 
     Attributes:
         registered: The limit that the user gave it; None: the limit is nbimg's own.
 
     Raises:
-        SettingError: When the limit or the scope means nothing.
+        SettingError: When the limit or the scope means nothing, or what it needs is not there.
+        DependencyMissingError: When the scope needs a package that is not installed.
     """
 
     # Stop may come between any two calls in the main thread: every change of a count is one
@@ -127,9 +130,10 @@ class Semaphore:
         self._limit = limit
         self._held = 0
         self._waiting: OrderedDict[_Entry, None] = OrderedDict()
-        self._slots: Slots | None = None
+        self._slots: Slots | Leases | None = None
         self._looker: threading.Thread | None = None
         self._lock = threading.RLock()
+        self._scope = "kernel"
         self.scope = scope
         _all.add(self)
 
@@ -148,18 +152,31 @@ class Semaphore:
     @property
     def scope(self) -> str:
         """With whom the permits are shared."""
-        return "kernel" if self._slots is None else "host"
+        return shown(self._scope) if is_server(self._scope) else self._scope
 
     @scope.setter
     def scope(self, scope: str) -> None:
         check(self.name, self.limit, scope)
+        if scope == self._scope:
+            return
+        slots = self._shared(scope)
         with self._lock:
-            if scope != self.scope:
-                left, self._slots = self._slots, Slots(self.name) if scope == "host" else None
-                if left is not None:
-                    left.trim(0)
-                    left.rest()
-                self._give()
+            left, self._slots, self._scope = self._slots, slots, scope
+            if left is not None:
+                left.trim(0)
+                left.rest()
+            self._give()
+
+    def _shared(self, scope: str) -> Slots | Leases | None:
+        """What keeps the permits that others share."""
+        if is_server(scope):
+            return Leases(self.name, scope, self._more)
+        return Slots(self.name) if scope == "host" else None
+
+    def _more(self) -> None:
+        """Permits have come from another kernel, or another machine."""
+        with self._lock:
+            self._give()
 
     @property
     def held(self) -> int:
@@ -273,7 +290,7 @@ class Semaphore:
 
     def _look_again(self) -> None:
         """Others hold the rest: one thread looks until those who wait here are served."""
-        if self._looker is None:
+        if self._looker is None and isinstance(self._slots, Slots):  # leases say when they come
             looker = threading.Thread(target=self._look, name=f"nbimg {self.name}", daemon=True)
             with contextlib.suppress(RuntimeError):  # the interpreter ends
                 looker.start()
@@ -305,9 +322,9 @@ def check(name: str, limit: int, scope: str = SCOPES[0]) -> None:
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise SettingError(f"limit {limit!r} of semaphore {name!r} is not a whole number from 1.")
-    if scope not in SCOPES:
+    if scope not in SCOPES and not is_server(scope):
         raise SettingError(
-            f"scope {scope!r} of semaphore {name!r} is not one of {', '.join(SCOPES)}."
+            f"scope {scope!r} of semaphore {name!r} is not one of {', '.join(SCOPES)}, redis://HOST."
         )
 
 

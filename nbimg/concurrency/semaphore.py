@@ -1,4 +1,4 @@
-"""Named semaphores: how many may do a thing at once, in a kernel or on the whole machine.
+"""Named semaphores: how many may do a thing at once, in a kernel, on a machine, or on several.
 
 Stage: below the engine, and for the user's own code. Comes in: a name. Goes out: its semaphore (`permits`).
 Must not: know a provider's protocol.
@@ -46,10 +46,12 @@ def register_semaphore(name: str, limit: int, scope: str = "kernel") -> Semaphor
     Args:
         name: Any; for `get_semaphore(name)` and `semaphore=name`.
         limit: How many permits, from 1.
-        scope: `kernel`, or `host`: shared by all kernels of this user on this machine.
+        scope: `kernel`; `host`: shared by all kernels of this user on this machine; the address of a
+            Redis server (`redis://HOST:6379/0`, `rediss://` over TLS): shared by all kernels that reach it.
 
     Raises:
-        SettingError: When the limit or the scope means nothing.
+        SettingError: When the limit or the scope means nothing, or the server cannot be reached.
+        DependencyMissingError: When the scope needs a package that is not installed.
     """
     check(name, limit, scope)
     found = account_semaphore(name, limit)

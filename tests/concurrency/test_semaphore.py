@@ -68,9 +68,9 @@ def test_a_limit_that_means_nothing_is_refused_and_nothing_is_registered(limit):
     assert not nbimg.semaphores()
 
 
-@pytest.mark.parametrize("scope", ["redis://127.0.0.1", "world", ""])
+@pytest.mark.parametrize("scope", ["redis:127.0.0.1", "http://127.0.0.1", "world", ""])
 def test_a_scope_that_does_not_exist_is_refused_and_those_that_do_are_named(scope):
-    with pytest.raises(SettingError, match="kernel, host"):
+    with pytest.raises(SettingError, match="kernel, host, redis://HOST"):
         nbimg.register_semaphore("gpu", 2, scope)
     assert not nbimg.semaphores()
 
