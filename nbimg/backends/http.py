@@ -35,10 +35,12 @@ __all__ = ["Heard", "Http", "Reply", "origin"]
 Heard = Callable[[bytes], Awaitable[None]]
 
 CONNECT_S = 10.0
-#: Connections of one pool. httpcore looks at each idle one of a pool at each request, which with 32 of them
-#: costs more than the request: several small pools keep them all at a fraction of the cost (measured by
+#: Requests of one pool. httpcore looks at each idle connection of a pool at each request, which with 32 of
+#: them costs more than the request: several small pools keep them all at a fraction of the cost (measured by
 #: benchmarks/engine.py).
 POOL = 4
+#: A provider has two: one for its API, one for its files. With room for one, each would put out the other.
+HOSTS = 2
 MAX_DOWNLOAD_BYTES = 512 * 1024 * 1024
 
 #: What is no text in a page; the last may be cut off.
@@ -122,8 +124,9 @@ class _Pool:
         for name in _LOGGERS:  # at DEBUG they write down all that an answer says
             logging.getLogger(name).addFilter(veiled)
         self.trust = trust or httpx.create_ssl_context()
+        most = HOSTS * POOL
         self.client = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL),
+            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
             headers={"user-agent": "nbimg"},
             verify=self.trust,
         )
@@ -139,7 +142,7 @@ class Http:
 
     Args:
         name: The backend's, for error messages.
-        limit: How many connections at once.
+        limit: How many requests at once have a connection of their own.
     """
 
     def __init__(self, name: str, *, limit: int = 32) -> None:
@@ -212,6 +215,7 @@ class Http:
                     content = await self._content(response, where, heard)
                 finally:
                     await response.aclose()
+                    del response.stream  # which holds the response: no garbage for the collector
             return Reply(response.status_code, dict(response.headers), content, where)
         except httpx.RequestError as error:
             lost = self._translated(error, method, where)

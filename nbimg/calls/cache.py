@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -47,13 +47,13 @@ class Cache:
         self._cell: Cell | None = None
 
     def slots(
-        self, requests: Sequence[Request], refs: Mapping[int, ModelRef], cell: Cell | None
-    ) -> dict[int, str]:
-        """Return index → slot, of the requests whose model is known.
+        self, requests: Sequence[Request], refs: Sequence[ModelRef | None], cell: Cell | None
+    ) -> list[str | None]:
+        """Return the slot of each request; None where no model is known.
 
         Args:
             requests: Their images are read.
-            refs: Index → model.
+            refs: The model of each, where it is known.
             cell: The cell that asks; None outside of notebooks.
         """
         if cell is None or not cell.id:
@@ -62,23 +62,22 @@ class Cache:
             self._cell = cell
             self._twins.clear()
         seeded: Counter[str] = Counter()
-        found = {}
-        for index, ref in refs.items():
-            key = requests[index].but(model=ref.full).key
-            if requests[index].seed is not None:
-                found[index] = f"{key}:{seeded[key]}"
-                seeded[key] += 1
-            else:
-                key = f"{key}@{cell.id if cell else ''}"
-                found[index] = f"{key}:{self._twins[key]}"
-                self._twins[key] += 1
+        found: list[str | None] = [None] * len(requests)
+        for index, (request, ref) in enumerate(zip(requests, refs, strict=True)):
+            if ref is None:
+                continue
+            key, twins = request.but(model=ref.full).key, seeded
+            if request.seed is None:
+                key, twins = f"{key}@{cell.id if cell else ''}", self._twins
+            found[index] = f"{key}:{twins[key]}"
+            twins[key] += 1
         return found
 
     async def find(
         self,
         requests: Sequence[Request],
-        slots: Mapping[int, str],
-        refs: Mapping[int, ModelRef],
+        slots: Sequence[str | None],
+        refs: Sequence[ModelRef | None],
         *,
         mode: str,
         stand_ins: Collection[str] | None,
@@ -91,8 +90,8 @@ class Cache:
 
         Args:
             requests: In order.
-            slots: Index → slot.
-            refs: Index → model, for file names.
+            slots: The slot of each.
+            refs: The model of each, for file names.
             mode: `auto`, `always` or `never`.
             stand_ins: Full names of the models that may have made it in place of the one that was
                 asked for; None: any.
@@ -101,21 +100,24 @@ class Cache:
             journal: Where the results are.
             disk: The threads that look.
         """
-        wanted = {
-            i: slot for i, slot in slots.items() if self._reusable(requests[i], slot, mode, cell)
-        }
-        self._asked.update(slot for i, slot in slots.items() if requests[i].seed is None)
+        keyed = [
+            (i, slot, ref)
+            for i, (slot, ref) in enumerate(zip(slots, refs, strict=True))
+            if slot is not None and ref is not None
+        ]
+        wanted = [one for one in keyed if self._reusable(requests[one[0]], one[1], mode, cell)]
+        self._asked.update(slot for i, slot, _ in keyed if requests[i].seed is None)
         if not wanted:
             return {}
         try:
-            known = await journal.find(list(wanted.values()))
+            known = await journal.find([slot for _, slot, _ in wanted])
         except StoreError:
             return {}  # the journal says so when something is to be written
         hits = {
             i: known[slot]
-            for i, slot in wanted.items()
+            for i, slot, ref in wanted
             if slot in known
-            and (stand_ins is None or _makers(known[slot]) <= {refs[i].full, *stand_ins})
+            and (stand_ins is None or _makers(known[slot]) <= {ref.full, *stand_ins})
         }
 
         def named() -> dict[int, Result]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from nbimg.calls.call import CallOptions
 from nbimg.calls.workshop import Place, Workshop
@@ -38,12 +39,12 @@ class _Prepared:
     Attributes:
         plan: What will be sent, and what cannot be.
         cached: Index → result, of what need not be sent.
-        slots: Index → place in the cache.
+        slots: The place of each request in the cache.
     """
 
     plan: Plan
     cached: Mapping[int, Result]
-    slots: dict[int, str]
+    slots: list[str | None]
 
 
 class Making:
@@ -102,14 +103,11 @@ class Making:
         plan = prepared.plan
         if plan.refused and not (plan.tasks or prepared.cached or options.lenient):
             raise plan.refused[min(plan.refused)]
-        results = {
-            index: refused(index, requests[index], why) for index, why in plan.refused.items()
-        }
-        results |= prepared.cached
-        made = await self._made(job_id, prepared, list(results.values()), emit, stop)
-        results |= {result.index: result for result in made}
+        ended = [refused(index, requests[index], why) for index, why in plan.refused.items()]
+        ended += prepared.cached.values()
+        made = await self._made(job_id, prepared, ended, emit, stop)
         found = ResultSet(
-            [results[index] for index in range(len(requests))],
+            sorted([*ended, *made], key=attrgetter("index")),
             thumb=self._place.store.thumb,
             rows=options.rows,
             columns_labels=options.columns_labels,
@@ -187,7 +185,9 @@ class Making:
         if not offline:
             await shop.intake.fetch(requests, unread, place.store, self._policy)
         refs = self._refs(unread)
-        slots = {} if options.url_only else shop.cache.slots(requests, refs, options.cell)
+        slots: list[str | None] = [None] * len(requests)
+        if not options.url_only:
+            slots = shop.cache.slots(requests, refs, options.cell)
         cached = await shop.cache.find(
             requests,
             slots,
@@ -205,8 +205,8 @@ class Making:
                     f"NbImg.offline is set, and the store has no such image of {ref}.",
                     hint="%config NbImg.offline = False, or take a local model.",
                 )
-                for index, ref in refs.items()
-                if index not in cached and shop.is_remote(ref)
+                for index, ref in enumerate(refs)
+                if ref is not None and index not in cached and shop.is_remote(ref)
             }
         plan = await shop.planner.plan(
             requests,
@@ -219,11 +219,11 @@ class Making:
         rest = {i: error for i, error in plan.refused.items() if error is not _IN_STORE}
         return _Prepared(replace(plan, refused=rest), cached, slots)
 
-    def _refs(self, unread: Mapping[int, NbimgError]) -> dict[int, ModelRef]:
-        """Index → model, of what can be read; what has no model the planner refuses."""
+    def _refs(self, unread: Mapping[int, NbimgError]) -> list[ModelRef | None]:
+        """The model of each request that can be read; what has none the planner refuses."""
         shop = self._shop
         chosen: dict[tuple[str | None, str], ModelRef | None] = {}
-        found = {}
+        found: list[ModelRef | None] = [None] * len(self._requests)
         for index, request in enumerate(self._requests):
             kind = (request.model, "edit" if request.image else self._options.task)
             if index in unread:
@@ -233,8 +233,7 @@ class Making:
                     chosen[kind] = choose(*kind, shop.settings, shop.keys, shop.registry).ref
                 except NbimgError:
                     chosen[kind] = None
-            if (ref := chosen[kind]) is not None:
-                found[index] = ref
+            found[index] = chosen[kind]
         return found
 
     def _stand_ins(self) -> list[str] | None:

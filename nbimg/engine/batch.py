@@ -58,7 +58,7 @@ class Batch:
         concurrency: Calls at once per account, in place of the default.
         semaphore: One that every call holds as well: a name, or any semaphore.
         url_only: Whether to keep the provider's addresses and download nothing.
-        slots: Index → the place of the task in the cache; emptied once the journal has them.
+        slots: By index: the place of the task in the cache; emptied once the journal has them.
         about: What the journal keeps of the call, to give the batch back as it was.
         fall: Gives the next model of a task's chain: planned, error, the models that were tried.
         taken: (index, variant) → the calls for it that a kernel before this one has sent, several where a
@@ -78,7 +78,7 @@ class Batch:
     concurrency: int | None = None
     semaphore: Any = None
     url_only: bool = False
-    slots: dict[int, str] = field(default_factory=dict)
+    slots: list[str | None] = field(default_factory=list)
     about: Mapping[str, Any] = field(default_factory=dict)
     fall: Fall = _no_fall
     taken: Mapping[tuple[int, int], tuple[SentCall, ...]] | None = None
@@ -125,7 +125,7 @@ class BatchRun:
         emit: Told what happens.
         shared: What it shares with the others.
         tasks: Index → task, of those that are under way.
-        results: Index → result, of the tasks that have ended.
+        results: By index; None where no task of that index has ended.
         unsent: Whether anything was left unsent, to be sent another time.
         denied: Providers that have refused this batch's key or account: it is refused for all of it.
     """
@@ -134,7 +134,7 @@ class BatchRun:
     emit: Listener
     shared: Shared
     tasks: dict[int, Task] = field(default_factory=dict)
-    results: dict[int, Result] = field(default_factory=dict)
+    results: list[Result | None] = field(init=False)  # no dict: a batch may have 50,000
     unsent: bool = False
     denied: set[str] = field(default_factory=set)
     _lanes: dict[str, Lane] = field(default_factory=dict)
@@ -142,6 +142,9 @@ class BatchRun:
     _cleanups: dict[asyncio.Task[None], Callable[[], Awaitable[None]] | None] = field(
         default_factory=dict
     )
+
+    def __post_init__(self) -> None:
+        self.results = [None] * (1 + max((task.index for task in self.batch.tasks), default=-1))
 
     def lane(self, backend: Backend) -> Lane:
         """Return the lane of a backend, as this batch may use it."""
@@ -246,7 +249,8 @@ class BatchRun:
             images: What it made.
         """
         index, journal = task.planned.index, self.shared.journal
-        if not task.settled or index in self.results:  # its last two calls may end together
+        # its last two calls may end together
+        if not task.settled or self.results[index] is not None:
             if order is not None:
                 await self.noted(journal.settled(order, "done", images))
             return

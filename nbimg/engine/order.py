@@ -39,6 +39,7 @@ from nbimg.types import ImageRecord
 __all__ = ["AbsentError", "Order"]
 
 T = TypeVar("T")
+Keep = Callable[["Order", Prediction], Awaitable[None]]
 
 log = logging.getLogger("nbimg")
 
@@ -60,7 +61,6 @@ class Order:
         variant: The 0-based number of the call in the task.
         call: What is sent.
         backend: To whom.
-        keep: Saves what is answered at once, though nobody waits for it any longer.
         job_id: The provider's id, once it is known.
         number: Of the call in the journal.
         owed: Whether it was accepted, and neither fetched nor known to have failed.
@@ -73,7 +73,6 @@ class Order:
     variant: int
     call: Call
     backend: RemoteBackend
-    keep: Callable[[Order, Prediction], Awaitable[None]]
     job_id: str | None = None
     number: int = 0
     owed: bool = False
@@ -143,12 +142,16 @@ class Order:
         self.run.emit(Submitted(task=self.task.planned.index, job_id=str(self.job_id)))
         return Prediction(self.job_id, State.QUEUED)
 
-    async def create(self) -> Prediction:
-        """Send the job; its id is in the journal before anything waits for it."""
+    async def create(self, keep: Keep) -> Prediction:
+        """Send the job; its id is in the journal before anything waits for it.
+
+        Args:
+            keep: Saves what is answered at once, though nobody waits for it any longer.
+        """
         try:
             with self._lane.passage() as passage, reporting(self._listener()):
                 turn = functools.partial(self._create_turn, passage)
-                return await self.tried("create", lambda: self._sent(passage), turn)
+                return await self.tried("create", lambda: self._sent(passage, keep), turn)
         except OutcomeUnknownError as error:
             await self._unknown(error)
             raise
@@ -181,20 +184,22 @@ class Order:
                 return lambda: None
         return await self._lane.turn("create", passage, self._tell)
 
-    async def _sent(self, passage: Passage) -> Prediction:
+    async def _sent(self, passage: Passage, keep: Keep) -> Prediction:
         # shielded: a create that Stop tears in two would be paid for, and nobody would know its id
         sending = self._sending = asyncio.ensure_future(self._create_or_find())
         try:
-            return await asyncio.shield(sending)
+            prediction = await asyncio.shield(sending)
         except BusyError:
             await passage.claim()  # who was refused tries again first, not one that merely waits
             raise
         except asyncio.CancelledError:
             self.in_flight = True
             self._fly(sending)
-            work = self._cancel_when_known(sending)
+            work = self._cancel_when_known(sending, keep)
             self.landing = self.run.later(work, self._never_answered)
             raise
+        self._sending = None  # its context holds the order: no garbage for the collector
+        return prediction
 
     def _fly(self, sending: asyncio.Future[Prediction]) -> None:
         """Let a resume in this kernel know of a create that is on its way."""
@@ -356,7 +361,7 @@ class Order:
 
     # ------------------------------------------------------------ when Stop comes
 
-    async def _cancel_when_known(self, sending: asyncio.Future[Prediction]) -> None:
+    async def _cancel_when_known(self, sending: asyncio.Future[Prediction], keep: Keep) -> None:
         try:
             prediction = await sending
         except OutcomeUnknownError as error:
@@ -369,7 +374,7 @@ class Order:
             if prediction.id is not None:
                 await self._cancel(prediction.id)
             elif prediction.state is State.DONE and prediction.outputs:
-                await self.keep(self, prediction)
+                await keep(self, prediction)
 
     async def _absent_or_cancelled(self) -> None:
         """A create failed that nobody waits for; one before it that was lost may have arrived."""

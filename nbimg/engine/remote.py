@@ -177,7 +177,7 @@ class RemoteCall:
         bound.reschedule(asyncio.get_running_loop().time() + left_s)
 
     def _order(self) -> Order:
-        self.order = Order(self.run, self.task, self.variant, self.call, self.backend, self._keep)
+        self.order = Order(self.run, self.task, self.variant, self.call, self.backend)
         return self.order
 
     async def _brought(self, order: Order, made: Prediction) -> list[ImageRecord]:
@@ -208,7 +208,7 @@ class RemoteCall:
         """Order a job and wait for its success; one that failed for a passing reason may be run again."""
         order = self._order()
         await order.intend()
-        return order, await self._waited(order, await order.create())
+        return order, await self._waited(order, await order.create(self._keep))
 
     async def _waited(self, order: Order, prediction: Prediction) -> Prediction:
         at = time.time()

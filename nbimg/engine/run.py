@@ -115,12 +115,20 @@ class Engine:
         shared = self._shared
         await asyncio.get_running_loop().run_in_executor(self._disk, shared.store.ready)
         if batch.taken is None:
+            slots = batch.slots
             rows = [
-                Row(p.index, p.request, p.ref.full, p.seed, p.number, batch.slots.get(p.index))
+                Row(
+                    p.index,
+                    p.request,
+                    p.ref.full,
+                    p.seed,
+                    p.number,
+                    slots[p.index] if slots else None,
+                )
                 for p in batch.tasks
             ]
             await shared.journal.begin(batch.id, rows, about=batch.about)
-            batch.slots.clear()  # the journal has them now; of 50,000 tasks they are ten megabytes
+            slots.clear()  # the journal has them now; of 50,000 tasks they are ten megabytes
 
     def _feeders(self, run: BatchRun) -> list[Coroutine[Any, Any, None]]:
         """One feeder a provider; one worker for all local calls that can share a call."""
@@ -169,8 +177,9 @@ class Engine:
     def _result(run: BatchRun, planned: Planned) -> Result:
         """What became of a task; one that never began was cancelled."""
         index = planned.index
-        if index not in run.results:
-            run.results[index] = Result(
+        result = run.results[index]
+        if result is None:
+            result = Result(
                 index,
                 planned.request,
                 planned.ref.full,
@@ -178,8 +187,8 @@ class Engine:
                 Status.CANCELLED,
                 notices=planned.notices,
             )
-            run.emit(Finished(task=index, result=run.results[index]))
-        return run.results[index]
+            run.emit(Finished(task=index, result=result))
+        return result
 
     def close(self) -> None:
         """Give back the threads."""

@@ -154,7 +154,9 @@ def _calls(fit: Fit, drawn: int) -> tuple[Call, ...]:
     if seed_field is not None and _steadied(fit):
         if base >= span:
             fit.notices.append(f"{ref}: seed {base} became {base % span}.")
-        seeds = [(base + k) % span for k in range(n)]
+        # most are the request's own number, not one more of it: a batch may have 50,000
+        first = base if base < span else base % span
+        seeds = [first, *((first + k) % span for k in range(1, n))]
         return tuple(
             Call(arguments={**fit.arguments, seed_field.name: seed}, seed=seed, **shared)
             for seed in seeds

@@ -53,6 +53,8 @@ _FIND = """
 SELECT task.slot, result, task.id, request FROM task JOIN (
     SELECT max(id) AS id FROM task WHERE ok = 1 AND slot IN (SELECT value FROM json_each(?))
     GROUP BY slot) AS newest ON newest.id = task.id"""
+#: So many slots are looked up at a time: of 50,000 the texts, and what SQLite makes of them, are 20 megabytes.
+_AT_ONCE = 500
 _CALLS = """
 SELECT task, number, variant, provider, model, alias, seed, count, arguments, image_field, mask_field,
     state, job_id, at_utc, images FROM call WHERE task >= ? AND task < ? ORDER BY number"""
@@ -273,8 +275,9 @@ class Journal:
         def query(db: sqlite3.Connection) -> dict[str, Result]:
             return {
                 slot: self._form.read_result(result, task % SPAN, request)
+                for first in range(0, len(slots), _AT_ONCE)
                 for slot, result, task, request in db.execute(
-                    _FIND, (self._form.encode(list(slots)),)
+                    _FIND, (self._form.encode(slots[first : first + _AT_ONCE]),)
                 )
             }
 

@@ -1,11 +1,13 @@
 import asyncio
+import gc
 import inspect
 
+import httpcore
 import httpx
 import pytest
 
 from nbimg.backends import http
-from nbimg.backends.http import MAYBE_SENT, NEVER_SENT, Http, Reply, bare, origin
+from nbimg.backends.http import MAYBE_SENT, NEVER_SENT, POOL, Http, Reply, bare, origin
 from nbimg.credentials.keys import Secret
 from nbimg.errors import InputError, OutcomeUnknownError, ReplyError, UnreachableError
 from nbimg.testing import Fault, LocalServer
@@ -171,3 +173,40 @@ def test_a_client_works_in_one_loop_after_the_other(echo):
 )
 def test_what_a_message_shows_of_a_body_is_one_line_without_tags(body, said):
     assert Reply(502, {}, body, "https://h/p").start == said
+
+
+@pytest.fixture
+def _no_collector():
+    """What is in a cycle stays where it is."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_an_answer_that_was_read_is_let_go_without_the_garbage_collector(echo):
+    assert send("GET", f"{echo.base_url}/x", times=3).ok
+    assert not [one for one in gc.get_objects() if issubclass(type(one), httpx.Response)]
+
+
+def test_the_connections_to_the_api_and_to_the_files_of_a_provider_are_both_kept(echo, monkeypatch):
+    made, connect = [], httpcore.AsyncConnectionPool.create_connection
+    monkeypatch.setattr(
+        httpcore.AsyncConnectionPool,
+        "create_connection",
+        lambda pool, origin: made.append(origin) or connect(pool, origin),
+    )
+
+    async def go():
+        client = Http("echo")
+        try:
+            for server in (echo, files, echo, files):
+                urls = [f"{server.base_url}/{number}" for number in range(POOL)]
+                await asyncio.gather(*(client.send("GET", url) for url in urls))
+        finally:
+            await client.close()
+
+    with Echo() as files:
+        asyncio.run(go())
+    assert len(made) == 2 * POOL

@@ -1,4 +1,5 @@
 import errno
+import gc
 import logging
 import sqlite3
 import time
@@ -10,14 +11,18 @@ import nbimg
 from nbimg import session
 from nbimg.backends import registry
 from nbimg.backends.base import LocalBackend, Prediction, RemoteBackend, State
+from nbimg.backends.replicate import ReplicateBackend
 from nbimg.engine import batch, run
+from nbimg.engine.chain import Chain
+from nbimg.engine.order import Order
+from nbimg.engine.remote import RemoteCall
 from nbimg.errors import JobFailedError, OutcomeUnknownError, StoreWriteError
 from nbimg.events import Finished, Retrying, Saved, Started, Submitted, Waiting
 from nbimg.results import ResultSet
 from nbimg.session import CallOptions
 from nbimg.store.journal import Journal
 from nbimg.testing import FAILURES, Fault, Outcome
-from nbimg.types import Capabilities, EncodedImage, Request, Status
+from nbimg.types import Capabilities, EncodedImage, Request, Result, Status
 
 CREATE = {"method": "POST", "path": "*/predictions"}
 POLL = {"method": "GET", "path": "/v1/predictions/*"}
@@ -68,6 +73,19 @@ def test_each_variant_has_the_next_seed_and_a_job_of_its_own(server):
     (result,) = generate("a cat", n=3, seed=41)
     assert [image.seed for image in result.images] == [41, 42, 43]
     assert sorted(job.input["seed"] for job in server.jobs) == [41, 42, 43]
+
+
+def test_a_call_that_is_over_leaves_nothing_for_the_garbage_collector(server):
+    generate("a cat")
+    gc.collect()
+    gc.disable()
+    try:
+        generate("one", "two", "three")
+        kinds = [type(one) for one in gc.get_objects()]
+    finally:
+        gc.enable()
+    assert not {Order, RemoteCall, Chain} & {*kinds}
+    assert Result in kinds
 
 
 def test_files_are_on_disk_before_a_task_is_said_to_be_finished(server):
@@ -652,6 +670,7 @@ def test_stop_while_a_create_is_in_flight_cancels_the_job_when_its_id_arrives(se
 
 def stopped_while_creates_hang(server, monkeypatch, when, model="flux-dev"):
     monkeypatch.setattr(batch, "CLEANUP_S", 0.3)
+    monkeypatch.setattr(ReplicateBackend, "create_s", 3.0)  # a resume waits for it
     server.inject(Fault("hang", **CREATE, when=when))
     job = nbimg.submit(["x"], model=model)
     wait_for(lambda: server.count(**CREATE) == 1)

@@ -300,6 +300,12 @@ def test_50_000_planned_tasks_stay_small():
     assert tasks[0].number == 4
 
 
+def test_a_seed_that_a_request_has_is_kept_once():
+    request = Request("x", seed=10**6)
+    (call,) = plan(0, request, REF, Capabilities(options={"seed": SEED}), seed=1).calls()
+    assert call.seed is request.seed
+
+
 def test_the_calls_are_made_anew_and_are_the_same_each_time():
     planned = planned_with(Request("x", n=2), 5, seed=SEED)
     assert planned.calls() == planned.calls()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import psutil
@@ -547,3 +548,18 @@ def test_the_journal_costs_a_task_little(journal):
 
     assert asyncio.run(go()) < 480e-6
     assert PATH.stat().st_size < 2_500_000
+
+
+def test_slots_are_looked_for_some_at_a_time(journal):
+    slots = [f"{k:064x}" for k in range(20_000)]
+
+    async def go():
+        await journal.begin("b", [row()], about={})
+        tracemalloc.start()
+        assert await journal.find(slots) == {}
+        return tracemalloc.get_traced_memory()[1]
+
+    try:
+        assert asyncio.run(go()) < 500_000  # their texts alone are 1.3 megabytes
+    finally:
+        tracemalloc.stop()
