@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 HOME = ROOT / ".venv"
 PYTHON = HOME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+# two workers, a file of tests is one's: what a file starts is started once, and a small run needs no workers
+TOGETHER = ["--numprocesses", "2", "--dist", "loadfile"]
 
 
 def install(extra: str) -> None:
@@ -62,7 +64,7 @@ def test(words: list[str]) -> None:
         run("tests/browser/tools.py")
     if shutil.which("chromium") is None:
         print("Chromium is not installed: the browser tests are listed as not run.", flush=True)
-    run("-m", "pytest", *words)
+    run("-m", "pytest", *(words or TOGETHER))
 
 
 def main() -> None:

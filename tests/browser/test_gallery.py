@@ -18,10 +18,11 @@ LOAD = "%load_ext nbimg"
 
 @pytest.fixture(scope="module")
 def filled(lab):
-    """The notebooks' folder has 300 images."""
-    if not (lab.notebooks / "nbimg-images").exists():
-        fill_folder(lab.notebooks / "nbimg-images", 300)
-    return lab.notebooks / "nbimg-images"
+    """A folder beside the notebooks has 300 images, and none that other tests make."""
+    folder = lab.notebooks / "filled" / "nbimg-images"
+    folder.parent.mkdir()
+    fill_folder(folder, 300)
+    return folder
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def gallery(opened, filled):
     def open_gallery(
         name, query="", *, front_end="lab", theme="JupyterLab Light", after=(), width_px=1280
     ):
-        cells = (LOAD, f"g = %imggallery {query}\ng", *after)
+        cells = (f"%cd -q filled\n{LOAD}", f"g = %imggallery {query}\ng", *after)
         page = opened(front_end, name, *cells, theme=theme, width_px=width_px)
         page.run(0)
         page.wait_for_end(0)

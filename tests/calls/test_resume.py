@@ -183,14 +183,14 @@ def test_what_is_resumed_keeps_the_options_of_its_call(server):
 def test_a_create_that_stop_has_left_on_its_way_is_waited_for_by_resume(server, monkeypatch):
     monkeypatch.setattr("nbimg.engine.batch.CLEANUP_S", 0.1)
     slow = {"method": "POST", "path": "*/predictions"}
-    server.inject(Fault("delay", **slow, when="before", delay_s=1.5))
+    server.inject(Fault("delay", **slow, when="before", delay_s=5))  # longer than it is looked for
     job = nbimg.submit(["race"], model="flux-dev", seed=1)
     while not server.count(**slow):
         time.sleep(0.01)
     job.cancel()
     assert job.wait()[0].status is Status.UNKNOWN
     nbimg.resume(job.id, remaining=True)
-    assert len(server.jobs) == 1
+    assert len(server.jobs) == server.count(**slow) == 1
 
 
 def test_what_a_provider_without_jobs_answers_after_stop_is_kept(monkeypatch):

@@ -112,7 +112,10 @@ def test_a_video_is_kept_as_it_is(store, kind):
     assert store.get(taken.sha256, taken.mime) == MP4
 
 
-@pytest.mark.parametrize("value", [b"", b"text", Path("gone.png"), io.BytesIO(b"%PDF-1")], ids=repr)
+NO_FILES = {"empty": b"", "text": b"text", "gone": Path("gone.png"), "pdf": io.BytesIO(b"%PDF-1")}
+
+
+@pytest.mark.parametrize("value", NO_FILES.values(), ids=NO_FILES)
 def test_a_file_that_is_none_is_one_clear_error(store, value):
     with pytest.raises(InputError):
         attach({"face": value}, store.take)
