@@ -7,7 +7,9 @@ Goes out: the size of the next one. Must not: call a pipeline, or keep a referen
 from __future__ import annotations
 
 import math
+import statistics
 import traceback
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +22,8 @@ __all__ = ["MOST", "Relief", "Sizes", "first_guess", "first_line", "forget", "ou
 MOST = 32
 #: A larger micro-batch has to make an image in at most this share of the time.
 GAIN = 0.97
+#: Of so many calls of a size the middle one counts: a machine is busy now and then, or for once is not.
+COUNTED = 5
 #: How much of the memory that is free a micro-batch may be expected to take.
 SHARE = 0.9
 #: Weights × pixels that keep a processor, or a graphics card, busy with one image.
@@ -52,13 +56,32 @@ def first_guess(device: Device, weights: int, pixels: int) -> int:
 
 
 @dataclass(slots=True)
+class _Tried:
+    """What is known of micro-batches of one size."""
+
+    calls: int = 0
+    took_s: deque[float] = field(default_factory=lambda: deque(maxlen=COUNTED))
+
+    @property
+    def each_s(self) -> float:
+        """Seconds that an image takes."""
+        return statistics.median(self.took_s)
+
+    def add(self, each_s: float) -> None:
+        """Write down one more."""
+        if self.calls == 1 and each_s < self.took_s[0]:
+            self.took_s.clear()  # the first one had to prepare things
+        self.calls += 1
+        self.took_s.append(each_s)
+
+
+@dataclass(slots=True)
 class _Known:
     """What is known of one model at one resolution."""
 
     limit: int
-    each_s: dict[int, float] = field(default_factory=dict)
+    tried: dict[int, _Tried] = field(default_factory=dict)
     each_bytes: float = 0.0
-    once: set[int] = field(default_factory=set)
 
 
 class Sizes:
@@ -87,11 +110,12 @@ class Sizes:
         """
         known = self._of(key)
         want = first
-        if known.each_s and max(known.each_s) >= min(first, known.limit):
-            best = min(known.each_s, key=lambda size: (known.each_s[size], size))
-            doubtful = [size for size in known.once if size > best]
+        largest = max(known.tried, default=0)
+        if largest >= max(1, min(first, known.limit)):
+            best = min(known.tried, key=lambda size: (known.tried[size].each_s, size))
+            doubtful = [size for size, one in known.tried.items() if one.calls == 1 and size > best]
             want = max(doubtful, default=best)
-            if best == max(known.each_s) and self._gains(known, best):
+            if best == largest and self._gains(known, best):
                 want = 2 * best
         if room_bytes is not None and known.each_bytes:
             want = min(want, int(SHARE * room_bytes / known.each_bytes))
@@ -107,17 +131,14 @@ class Sizes:
             used_bytes: What it took beyond the weights.
         """
         known = self._of(key)
-        each = seconds / size
-        (known.once.discard if size in known.each_s else known.once.add)(size)
-        known.each_s[size] = min(each, known.each_s.get(size, each))
+        known.tried.setdefault(size, _Tried()).add(seconds / size)
         known.each_bytes = max(known.each_bytes, used_bytes / size)
 
     def failed(self, key: Hashable, size: int) -> None:
         """Write down that so many at once do not fit; from now on at most half are tried."""
         known = self._of(key)
         known.limit = max(1, size // 2)
-        known.each_s = {s: each for s, each in known.each_s.items() if s <= known.limit}
-        known.once = {s for s in known.once if s <= known.limit}
+        known.tried = {s: one for s, one in known.tried.items() if s <= known.limit}
 
     def limit(self, key: Hashable) -> int:
         """Return the most that may be tried at once."""
@@ -128,8 +149,8 @@ class Sizes:
 
     @staticmethod
     def _gains(known: _Known, largest: int) -> bool:
-        smaller = [size for size in known.each_s if size < largest]
-        return not smaller or known.each_s[largest] <= GAIN * known.each_s[max(smaller)]
+        smaller = max((size for size in known.tried if size < largest), default=None)
+        return smaller is None or known.tried[largest].each_s <= GAIN * known.tried[smaller].each_s
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -321,6 +321,15 @@ def test_one_slow_call_does_not_settle_it():
     assert chosen[:4] == [8, 16, 32, 32]
 
 
+def test_one_lucky_call_does_not_settle_it():
+    """Of eight an image takes 1.0, but for once 0.5; of sixteen 0.9."""
+    lucky = iter([1.0, 0.5])
+    chosen = play(
+        Sizes(), 400, lambda size: size * (next(lucky, 1.0) if size == 8 else 0.9), first=8
+    )
+    assert set(chosen[-10:-1]) == {16}
+
+
 def test_a_batch_begins_with_the_guess_although_a_single_image_came_before():
     sizes = Sizes()
     sizes.worked("key", 1, 0.001, 0)
