@@ -1,12 +1,9 @@
 """Permits that machines share over Redis: a real server on loopback, and kernels that are processes."""
 
 import asyncio
-import contextlib
 import logging
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -19,61 +16,15 @@ from nbimg.concurrency import leases
 from nbimg.concurrency.permits import Semaphore
 from nbimg.errors import DependencyMissingError, SettingError
 from nbimg.testing import ReplicateServer
+from tests.concurrency import sharing
+from tests.concurrency.sharing import HOLDS, SOON, end_soon, kernel, taken
 
-REDIS = "redis-server"
-
-HOLDS = """
-    with {what}:
-        say("held")
-        sys.stdin.readline()
-    say("back")
-    sys.stdin.readline()
-"""
-
-
-class Server:
-    """A Redis server of the test's own."""
-
-    def __init__(self, folder, *words):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder, self._words = folder, words
-        self.start()
-
-    def start(self):
-        """Start it, and wait until it answers."""
-        self.process = subprocess.Popen(
-            [REDIS, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._words],
-            cwd=self._folder, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            time.sleep(0.02)
-        raise AssertionError("no Redis server")
-
-    def stop(self):
-        """End it at once."""
-        self.process.kill()
-        self.process.wait()
-
-    def ask(self, *words):
-        """Return what it answers to a command."""
-        import redis
-
-        with redis.Redis.from_url(self.url, decode_responses=True) as client:
-            return client.execute_command(*words)
-
-
-pytestmark = pytest.mark.skipif(shutil.which(REDIS) is None, reason="not run: needs redis-server")
+pytestmark = pytest.mark.skipif(sharing.REDIS is None, reason="not run: needs redis-server")
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("redis"))
+    server = sharing.Server(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
 
@@ -81,45 +32,13 @@ def running(tmp_path_factory):
 @pytest.fixture
 def server(running, monkeypatch):
     """An empty server, and leases that end soon."""
-    monkeypatch.setattr(leases, "LEASE_S", 1.5)
-    monkeypatch.setattr(leases, "RENEWED_S", 0.4)
+    end_soon(monkeypatch)
     running.ask("FLUSHALL")
     return running
 
 
-@contextlib.contextmanager
-def kernel(server, code):
-    """Another process, in which `s(limit)` makes the semaphore; killed at the end."""
-    head = f"""
-        import asyncio, os, sys, time
-        from nbimg.concurrency import leases
-        leases.LEASE_S, leases.RENEWED_S = 1.5, 0.4
-        from nbimg.concurrency.permits import Semaphore
-        def s(limit): return Semaphore("shared", limit, {server.url!r})
-        def say(text): print(text, flush=True)
-    """
-    text = textwrap.dedent(head) + textwrap.dedent(code)
-    process = subprocess.Popen(
-        [sys.executable, "-c", text], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def shared(server, limit=1):
     return Semaphore("shared", limit, server.url)
-
-
-async def taken(semaphore, within_s):
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(within_s), semaphore:
-            return time.monotonic() - began
-    except TimeoutError:
-        return None
 
 
 def settled(server, count, of="leases", within_s=1):
@@ -133,76 +52,22 @@ def settled(server, count, of="leases", within_s=1):
 # ------------------------------------------------------------------ sharing
 
 
-def test_another_machine_has_none_while_all_are_held_here_and_one_as_soon_as_one_is_back(server):
-    here = shared(server)
-    with kernel(server, HOLDS.format(what="s(1)")) as other:
-        assert other.stdout.readline() == "held\n"
-        assert asyncio.run(taken(here, 0.5)) is None
-        assert (here.held, here.waiting) == (0, 0)
-        settled(server, 0, of="queue")  # it waits no longer
-        other.stdin.write("\n")
-        other.stdin.flush()
-        assert other.stdout.readline() == "back\n"
-        assert asyncio.run(taken(here, 2)) < 0.5
-    settled(server, 0)
-
-
 def test_a_lease_lasts_as_long_as_its_holder_works(server):
     here = shared(server)
-    with kernel(server, HOLDS.format(what="s(1)")) as other:
+    with kernel(HOLDS.format(what="s(1)"), server.url, SOON) as other:
         assert other.stdout.readline() == "held\n"
         assert asyncio.run(taken(here, 2 * leases.LEASE_S)) is None
-
-
-def test_the_permits_of_a_kernel_that_is_killed_come_back(server):
-    here = shared(server, 2)
-    with kernel(server, HOLDS.format(what="(both := s(2)), both")) as other:
-        assert other.stdout.readline() == "held\n"
-        assert asyncio.run(taken(here, 0.3)) is None
-        os.kill(other.pid, signal.SIGKILL)
-        assert asyncio.run(taken(here, 2 * leases.LEASE_S)) is not None
 
 
 def test_one_who_was_killed_while_it_waited_leaves_the_queue(server, monkeypatch):
     monkeypatch.setattr(leases, "GONE_S", 0.5)
     here, third = shared(server), shared(server)
-    with here, kernel(server, "say('waits')\nwith s(1): say('held')") as other:
+    with here, kernel("say('waits')\nwith s(1): say('held')", server.url, SOON) as other:
         assert other.stdout.readline() == "waits\n"
         settled(server, 1, of="queue", within_s=10)
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
     assert asyncio.run(taken(third, 3)) is not None
-
-
-def test_kernels_together_never_hold_more_than_the_limit(server, tmp_path):
-    """Each writes down, in one file, when it enters and when it leaves."""
-    code = f"""
-        semaphore = s(3)
-        log = os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        async def once():
-            async with semaphore:
-                os.write(log, b"+")
-                await asyncio.sleep(0.01)
-                os.write(log, b"-")
-        async def all_():
-            await asyncio.gather(*(once() for _ in range(25)))
-        asyncio.run(all_())
-        say(semaphore.held)
-    """
-    with (
-        kernel(server, code) as one,
-        kernel(server, code) as two,
-        kernel(server, code) as three,
-    ):
-        for process in (one, two, three):
-            assert process.stdout.readline() == "0\n"
-    held = most = 0
-    text = (tmp_path / "log").read_text()
-    for sign in text:
-        held += 1 if sign == "+" else -1
-        most = max(most, held)
-    assert text.count("+") == 75
-    assert most == 3
 
 
 def test_a_kernel_with_much_to_do_starves_no_other(server):
@@ -225,7 +90,7 @@ def test_a_kernel_with_much_to_do_starves_no_other(server):
         return line, before
 
     code = "semaphore = s(1)\nsay('ready')\nsys.stdin.readline()\nwith semaphore: say('held')"
-    with kernel(server, code) as other:
+    with kernel(code, server.url, SOON) as other:
         assert other.stdout.readline() == "ready\n"
         line, before = asyncio.run(everyone(other))
     assert line == "held\n"
@@ -282,7 +147,7 @@ def test_a_loop_goes_on_while_a_task_waits_for_another_machine(server):
 
 
 def test_a_script_that_ends_leaves_no_lease_behind(server):
-    with kernel(server, "semaphore = s(2)\nwith semaphore, semaphore: pass") as other:
+    with kernel("semaphore = s(2)\nwith semaphore, semaphore: pass", server.url, SOON) as other:
         assert other.wait(timeout=10) == 0
         assert server.ask("ZCARD", "nbimg:{shared}:leases") == 0
 
@@ -300,7 +165,7 @@ def test_a_forked_child_takes_nothing_from_its_parent(server):
             say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
             sys.stdin.readline()
     """
-    with kernel(server, code) as other:
+    with kernel(code, server.url, SOON) as other:
         assert other.stdout.readline() == "0\n"
         assert server.ask("ZCARD", "nbimg:{shared}:leases") == 1
 
@@ -310,7 +175,7 @@ def test_a_forked_child_takes_nothing_from_its_parent(server):
 
 def test_a_server_that_went_away_is_said_once_and_waited_for(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(leases, "AGAIN_S", 0.1)
-    server = Server(tmp_path)
+    server = sharing.Server(tmp_path)
     try:
         here = shared(server)
         assert asyncio.run(taken(here, 2)) is not None
@@ -329,7 +194,7 @@ def test_a_server_that_went_away_is_said_once_and_waited_for(tmp_path, monkeypat
 def test_work_goes_on_when_the_server_went_away_and_its_lease_is_there_again(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "AGAIN_S", 0.1)
     monkeypatch.setattr(leases, "RENEWED_S", 0.2)
-    server = Server(tmp_path)
+    server = sharing.Server(tmp_path)
     try:
         here, other = shared(server), shared(server)
         with here:
@@ -377,7 +242,7 @@ def test_a_server_that_is_not_there_is_one_line_at_once():
 
 def test_a_password_is_never_shown(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(leases, "AGAIN_S", 0.1)
-    server = Server(tmp_path, "--requirepass", "not-a-real-one")
+    server = sharing.Server(tmp_path, "--requirepass", "not-a-real-one")
     try:
         with pytest.raises(SettingError, match="cannot be shared") as caught:
             Semaphore("shared", 1, f"redis://:wrong-secret@127.0.0.1:{server.port}/0")
