@@ -78,6 +78,12 @@ class Page:
         prompt = self.cell(number).locator(".jp-InputPrompt")
         prompt.filter(has_text=re.compile(r"\[\d+\]:")).wait_for()
 
+    def holds(self, field: Any, text: str) -> None:
+        """Wait until a field holds a text; it may come from the kernel."""
+        from playwright.sync_api import expect
+
+        expect(field).to_have_value(text)
+
     def screenshot(self, path: Path) -> None:
         """Take a picture, without the dialog that says that there is no kernel."""
         for name in ("Close", "No Kernel"):

@@ -161,7 +161,7 @@ def test_the_gallery_is_there_again_after_the_page_was_loaded_again(gallery):
     page.tab.reload()
     page.wait_for_kernel()
     page.tab.locator(".nbimg-photo img:not([hidden])").first.wait_for()
-    assert page.tab.get_by_label("Search prompts").first.input_value() == "kettle"
+    page.holds(page.tab.get_by_label("Search prompts").first, "kettle")
     assert "of 297 images" in count(page).inner_text()
 
 
