@@ -158,7 +158,7 @@ def _paid(world):
     open_rows = Counter(
         row.key
         for row in world.disk.rows
-        if row.job_id is None and row.state in ("intended", "unknown", "done")
+        if row.job_id is None and row.state in ("intended", "unknown", "done", "gone")
     )
     for job in world.server.jobs.values():
         rows = [row for row in world.disk.rows if row.job_id == job.id]
