@@ -22,6 +22,9 @@ __all__ = ["MOST", "Relief", "Sizes", "first_guess", "first_line", "forget", "ou
 MOST = 32
 #: A larger micro-batch has to make an image in at most this share of the time.
 GAIN = 0.97
+#: A smaller one than the first guess has to make an image in at most this share of its time: less than that
+#: is what a machine that others use differs by from minute to minute.
+CLEAR = 0.9
 #: Of so many calls of a size the middle one counts: a machine is busy now and then, or for once is not.
 COUNTED = 5
 #: How much of the memory that is free a micro-batch may be expected to take.
@@ -99,7 +102,7 @@ class Sizes:
         """Return how many images to make in the next call.
 
         It begins with a guess, doubles while that makes an image faster and is expected to fit, and
-        stays with the best. A size is tried twice before it counts as slower: the first call of a
+        stays with the best; below the guess it goes where that is clearly faster. A size is tried twice before it counts as slower: the first call of a
         size may have to prepare things, and a machine is busy now and then.
 
         Args:
@@ -113,6 +116,8 @@ class Sizes:
         largest = max(known.tried, default=0)
         if largest >= max(1, min(first, known.limit)):
             best = min(known.tried, key=lambda size: (known.tried[size].each_s, size))
+            if best < first and first in known.tried and not self._clear(known, best, first):
+                best = first
             doubtful = [size for size, one in known.tried.items() if one.calls == 1 and size > best]
             want = max(doubtful, default=best)
             if best == largest and self._gains(known, best):
@@ -146,6 +151,10 @@ class Sizes:
 
     def _of(self, key: Hashable) -> _Known:
         return self._known.setdefault(key, _Known(self._most))
+
+    @staticmethod
+    def _clear(known: _Known, smaller: int, guess: int) -> bool:
+        return known.tried[smaller].each_s <= CLEAR * known.tried[guess].each_s
 
     @staticmethod
     def _gains(known: _Known, largest: int) -> bool:

@@ -330,6 +330,16 @@ def test_one_lucky_call_does_not_settle_it():
     assert set(chosen[-10:-1]) == {16}
 
 
+@pytest.mark.parametrize(("each_s", "size"), [(0.95, 8), (0.8, 4)])
+def test_fewer_than_the_guess_are_made_at_once_where_that_is_clearly_faster(each_s, size):
+    sizes = Sizes()
+    for _ in range(3):
+        sizes.worked("key", 4, 4 * each_s, 0)
+        sizes.worked("key", 8, 8.0, 0)
+        sizes.worked("key", 16, 17.0, 0)
+    assert sizes.size("key", 8, 8) == size
+
+
 def test_a_batch_begins_with_the_guess_although_a_single_image_came_before():
     sizes = Sizes()
     sizes.worked("key", 1, 0.001, 0)
