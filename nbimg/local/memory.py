@@ -102,8 +102,9 @@ class Sizes:
         """Return how many images to make in the next call.
 
         It begins with a guess, doubles while that makes an image faster and is expected to fit, and
-        stays with the best; below the guess it goes where that is clearly faster. A size is tried twice before it counts as slower: the first call of a
-        size may have to prepare things, and a machine is busy now and then.
+        stays with the best; below the guess it goes where that is clearly faster. A size is tried twice
+        before it counts as slower: the first call of a size may have to prepare things, and a machine is
+        busy now and then.
 
         Args:
             key: The model and the resolution.
@@ -116,7 +117,7 @@ class Sizes:
         largest = max(known.tried, default=0)
         if largest >= max(1, min(first, known.limit)):
             best = min(known.tried, key=lambda size: (known.tried[size].each_s, size))
-            if best < first and first in known.tried and not self._clear(known, best, first):
+            if best < first and not self._clear(known, best, first):
                 best = first
             doubtful = [size for size, one in known.tried.items() if one.calls == 1 and size > best]
             want = max(doubtful, default=best)
@@ -154,7 +155,8 @@ class Sizes:
 
     @staticmethod
     def _clear(known: _Known, smaller: int, guess: int) -> bool:
-        return known.tried[smaller].each_s <= CLEAR * known.tried[guess].each_s
+        tried = known.tried.get(guess)
+        return tried is None or known.tried[smaller].each_s <= CLEAR * tried.each_s
 
     @staticmethod
     def _gains(known: _Known, largest: int) -> bool:
